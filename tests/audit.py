@@ -1,6 +1,6 @@
 """Known vulnerabilities of the pinned packages, by pip-audit: `python -m tests.audit`, a part of `make check`.
 
-A vulnerability that is known fails. Where no database of advisories can be reached, or it knows none of the packages,
+A known vulnerability fails. If no advisory database can be reached, or it knows none of the packages,
 nothing was audited: that is said, and fails nothing, so that `make check` works without a network.
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Import:
-    """One imported name. ``inside`` says that a function imports it, ``typing`` that only the type checker does."""
+    """One imported name. ``inside``: a function imports it; ``typing``: only the type checker does."""
 
     line: int
     name: str

@@ -80,7 +80,7 @@ def shared_model(
     dtype: torch.dtype = torch.float32,
     **config: Any,
 ) -> SharedModel:
-    """Four roles on a small decoder; ``made`` is a tokenizer of one's own."""
+    """Four roles on a small decoder; ``made`` is the caller's own tokenizer."""
     model = random_model(kind, layers=layers, seed=seed, **config).to(dtype)
     loaded = LoadedModel(model, made or tokenizer(), name)
     return SharedModel(loaded, AdapterSettings(layers=adapted, rank=rank, alpha=2.0 * rank), seed=seed)

@@ -143,7 +143,7 @@ def test_a_planted_import_upwards_is_found() -> None:
 
 
 def room_violations(path: Path, source: str) -> list[str]:
-    """Imports of a room that stands higher, or beside."""
+    """Imports of a room that is higher, or at the same height."""
     folder, room, *_ = path.relative_to(PACKAGE).parts
     height = {name: height for height, names in enumerate(ROOMS.get(folder, ())) for name in names}
     if room not in height:

@@ -54,7 +54,7 @@ def test_everything_declared_is_pinned() -> None:
 
 
 def test_torch_is_a_range_and_tested_at_one_version() -> None:
-    """A pin would fight the user's environment; docs/start.md says what was run with which."""
+    """A pin would conflict with the user's environment; docs/start.md lists what was tested."""
     version = re.search(r"^torch==(.+)$", (ROOT / "constraints.txt").read_text(), re.M)
     assert version is not None
     assert f"TORCH ?= torch=={version[1]}\n" in (ROOT / "Makefile").read_text()

@@ -1,4 +1,4 @@
-"""Time to quality: the peer gets our settings under its names, and cached results are reused for the same key only."""
+"""Time to quality: TRL gets our settings under its names; cached results are reused for the same key only."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Memory that runs out while a verb opens a model: one line with the remedy, whichever way a library says it."""
+"""A command that runs out of memory when it opens a model: one line with the remedy, whatever the library raises."""
 
 import json
 import resource

@@ -110,7 +110,7 @@ def lines(path: Path, *rows: object) -> Path:
 
 
 def score(run: Path, path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[list[dict[str, Any]], str]:
-    """The rows that come back, and what is said at the end."""
+    """The rows that are returned, and the summary on stderr."""
     assert main(["score", str(run), str(path), *words]) == 0
     captured = capsys.readouterr()
     return [json.loads(line) for line in captured.out.splitlines()], captured.err

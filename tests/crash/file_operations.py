@@ -162,7 +162,7 @@ def killing(at: int, *, torn: bool, power: bool = False) -> FileOperations:
 
 
 def failing(at: int, code: int = errno.ENOSPC, *, lasting: bool = True) -> FileOperations:
-    """An `OSError` at one operation that needs room (and, ``lasting``, at all that follow)."""
+    """An `OSError` at one operation that needs disk space (and, if ``lasting``, at all later ones)."""
 
     def strike(number: int, name: str) -> None:
         needs_room = name in ("open", "write", "fsync", "mkdir")

@@ -60,7 +60,7 @@ checkpoints: {{every_steps: 2}}
 
 
 def digests(run: Path) -> dict[str, str]:
-    """The sum of everything that a run must end with, without what the clock says."""
+    """The checksums of everything that a run must end with, without times."""
     found = {
         str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest()
         for final in run.glob("**/final")

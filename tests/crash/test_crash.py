@@ -1,4 +1,4 @@
-"""A run that is killed anywhere ends with the bytes of the run that was never stopped; and a planted fault is found."""
+"""A run killed at any operation ends with the bytes of an uninterrupted run; a planted fault is found."""
 
 import random
 from pathlib import Path

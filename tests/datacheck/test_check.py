@@ -264,7 +264,7 @@ def test_a_long_text_is_counted_in_pieces() -> None:
 
 
 def mutated(content: bytes, draw: random.Random) -> bytes:
-    """``content`` with one to four mutations: bits, bytes, cuts, swaps, doublings, odd tokens."""
+    """``content`` with one to four mutations: bits, bytes, cuts, swaps, duplications, unusual tokens."""
     odd = (b"\x00", b"\xff\xfe", b"\xed\xa0\x80", b"NaN", b"1e999", b"null", b"{" * 300, b"[" * 5000, b'"', b"\\u0000",
            b"\\ud800", b"\r", b"\n", b"\xe2\x80\xa8", b'"prompt": 1, ', b"-", b"9" * 5000)  # fmt: skip
     for _ in range(draw.randint(1, 4)):

@@ -163,7 +163,7 @@ def ppo(shared: SharedModel, **changes: Any) -> Metrics:
 
 
 def ppo_full(shared: SharedModel) -> Metrics:
-    """One iteration of a policy whose every weight is trained, with a critic of its own."""
+    """One iteration of PPO with full weights and a critic with its own adapter."""
     return ppo(shared, method="full", critic="adapter", critic_start="reward")
 
 

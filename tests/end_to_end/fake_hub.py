@@ -10,7 +10,7 @@ from typing import Any
 
 
 class FakeHub:
-    """What was asked of it.
+    """The requests that it received.
 
     Attributes:
         made: repositories with whether each is private.

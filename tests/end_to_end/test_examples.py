@@ -34,7 +34,7 @@ SMALL = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The examples beside data of the tiny task, in a working directory of their own."""
+    """The examples next to data of the tiny task, in a separate working directory."""
     shutil.copytree(EXAMPLES, tmp_path / "examples")
     data = tmp_path / "examples" / "data"
     write_data(data)
@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ran(name: str, capsys: pytest.CaptureFixture[str], **more: str) -> tuple[Path, str]:
-    """The directory of an example's run, and all that `check` and `run` said; both succeed and leave out the same."""
+    """The directory of an example's run, with the output of `check` and `run`; both leave out the same steps."""
     chosen = [word for key, value in {**SMALL, **more}.items() for word in (f"--{key}", value)]
     said, left = [], []
     for verb in ("check", "run"):

@@ -158,7 +158,7 @@ def in_form(form: Form, place: int, prompt: str) -> str:
 def test_each_form_is_one_command_from_a_configuration_that_reads_it(
     form: Form, role: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What comes after reading is the same for all forms: the test above goes on from there."""
+    """Everything after reading is the same for all forms; the test above covers it."""
     texts = asked(12)
     (here / "data.jsonl").write_text("".join(f"{in_form(form, n, text)}\n" for n, text in enumerate(texts)))
     assert main(["init", f"{role}:data.jsonl", *TINY]) == 0, capsys.readouterr().err

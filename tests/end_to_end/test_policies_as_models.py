@@ -89,7 +89,7 @@ def test_a_run_begins_from_a_policy(
 
 
 def begun_from(folder: Path, model: dict[str, object], capsys: pytest.CaptureFixture[str]) -> str:
-    """What `check` and `run` say of PPO alone from a model, and that both succeed."""
+    """The output of `check` and `run` for PPO alone from a model; both succeed."""
     write_data(folder)
     ppo = {**settings(folder).ppo.model_dump(mode="json"), "scorer": {"function": "tests.rewards.functions:lengths"}}
     fixed = {"sft": {"method": "none"}, "labeling": {"source": "none"}, "ppo": ppo}

@@ -1,4 +1,4 @@
-"""The files for clusters before the validators of each system (`make test-clusters`, in an environment of its own).
+"""The cluster files, checked by the validators of each system (`make test-clusters`, in an environment of its own).
 
 Slurm: shellcheck. Kubernetes: kubernetes-validate, which has the schemas of the API server, in strict mode. SkyPilot:
 its own loader of tasks.

@@ -1,4 +1,4 @@
-"""Sampling by CUDA graphs writes what the plain decode loop writes, waits once in eight tokens, and follows training.
+"""Sampling by CUDA graphs equals the plain decode loop, synchronizes once per eight tokens, and follows training.
 
 Each test needs a CUDA device: `make test-gpu`.
 """

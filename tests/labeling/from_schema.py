@@ -1,4 +1,4 @@
-"""Requests drawn from the OpenAPI description of the application: what it says it takes, and near misses of that."""
+"""Requests drawn from the OpenAPI description of the application: valid ones, and near misses."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def _plain(schema: dict[str, Any], defined: dict[str, Any], known: dict[str, lis
 
 @st.composite
 def requests(draw: st.DrawFn, description: dict[str, Any], known: dict[str, list[Any]]) -> tuple[str, str, Any, Any]:
-    """(method, path, query, body) of a route of the JSON API; every third body has something odd in it."""
+    """(method, path, query, body) of a route of the JSON API; every third body has an invalid part."""
     defined = description["components"]["schemas"]
     routes = [
         (method, path, said)

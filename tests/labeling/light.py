@@ -13,7 +13,7 @@ from triphase.labeling.simulation.simulated import SimulatedLabelers
 
 
 class Answer:
-    """What the server said."""
+    """The server's response."""
 
     def __init__(self, status_code: int, content: bytes) -> None:
         self.status_code, self.content = status_code, content

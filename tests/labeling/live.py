@@ -1,4 +1,4 @@
-"""The server as a process of its own, for tests that load it or kill it."""
+"""The server in its own process, for tests that load or kill it."""
 
 import os
 import socket

@@ -77,7 +77,7 @@ def test_campaigns(run: str, capsys: pytest.CaptureFixture[str], tmp_path: Path)
 
 
 def test_the_whole_human_step_without_torch(run: str) -> None:
-    """Server, clients, figures and exports in a process that can import neither torch nor what stands on it."""
+    """Server, clients, statistics and exports in a process that can import neither torch nor packages that need it."""
     program = (
         "import sys\n"
         "for heavy in ('torch', 'transformers', 'peft', 'datasets', 'matplotlib'): sys.modules[heavy] = None\n"

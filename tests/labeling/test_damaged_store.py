@@ -1,4 +1,4 @@
-"""A store whose file is damaged ends the `label` commands in one line; the page says that it cannot be read."""
+"""A store whose file is damaged ends the `label` commands in one line; the page reports that it cannot be read."""
 
 import random
 import sqlite3

@@ -25,7 +25,7 @@ LAYERS = 4
 
 @dataclass(frozen=True)
 class Family:
-    """A family as people call it, its `model_type`, and what its small configuration needs beside the usual sizes."""
+    """A model family: its usual name, its `model_type`, and what its small configuration needs besides sizes."""
 
     kind: str
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -92,7 +92,7 @@ _MARK = re.compile(r"(<!-- families -->\n).*(<!-- /families -->)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Found:
-    """What a family can, as it was found."""
+    """What a family supports, as tested."""
 
     trunk: bool
     shared_prompts: bool

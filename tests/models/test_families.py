@@ -1,4 +1,4 @@
-"""What docs/models.md says of each family: parts, gradients, all three phases, and what plain libraries read."""
+"""What docs/models.md states about each family: parts, gradients, all three phases, and exports for plain libraries."""
 
 from pathlib import Path
 from typing import Any

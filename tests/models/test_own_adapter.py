@@ -57,7 +57,7 @@ def model_of(folder: Path, base: str = "base", adapter: str = "adapter") -> Mode
 
 
 def refused(model: ModelSettings) -> str:
-    """What loading says, which `check` says too; one line."""
+    """The error of loading, which `check` reports too: one line."""
     said = []
     for look in (lambda: load_model(model, place_of), lambda: check_model(settings_of(model))):
         with pytest.raises(ModelError) as error:

@@ -1,4 +1,4 @@
-"""What the shared model says of a batch, against plain transformers: log-probabilities, entropies, values, scores."""
+"""Outputs of the shared model compared with plain transformers: log-probabilities, entropies, values, scores."""
 
 import pytest
 import torch

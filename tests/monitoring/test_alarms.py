@@ -95,7 +95,7 @@ def test_a_sound_run_raises_nothing_at_any_batch_size(batch: int) -> None:
 
 
 def test_an_alarm_that_was_raised_in_a_run_stays_in_its_report() -> None:
-    """Nothing looks ahead: what is found in the first rows is found in all rows, at the same iteration."""
+    """Rules use only past rows: an alarm found in the first rows is found in all rows, at the same iteration."""
     for seed in range(6):
         rows = sound_run(40, seed=seed)
         noise = random.Random(seed).gauss
@@ -379,7 +379,7 @@ def test_the_limit_follows_from_the_false_alarm_rate() -> None:
 
 @pytest.mark.parametrize("batch", [8, 32])
 def test_runs_in_which_nothing_changes_keep_the_false_alarm_rate(batch: int) -> None:
-    """Normal figures about one mean with the errors that they tell: at most the stated share of runs says anything."""
+    """Normal numbers around one mean with their stated errors: at most the stated share of runs raises an alarm."""
     limits = limits_for(None, calibrated=True, false_alarms=(0.2, 30), looks=1)
     told = 0
     for seed in range(100):

@@ -1,4 +1,4 @@
-"""Progress says how far, how fast and how long still, on a terminal and in a log file."""
+"""Progress shows completed work, rate and remaining time, on a terminal and in a log file."""
 
 import io
 

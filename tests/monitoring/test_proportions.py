@@ -1,4 +1,4 @@
-"""The interval of what every observation says alike: by hand, and as Wilson's for a share."""
+"""The interval if all observations are equal: by hand, and as Wilson's for a proportion."""
 
 import math
 

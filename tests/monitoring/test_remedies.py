@@ -1,4 +1,4 @@
-"""What an alarm tells to do must be possible: of a variant, by the variant's settings and without its checkpoints."""
+"""The remedy of an alarm must be possible: for a variant, by the variant's settings and without its checkpoints."""
 
 import re
 from pathlib import Path

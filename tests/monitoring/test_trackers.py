@@ -1,4 +1,4 @@
-"""Trackers get each figure and each table once; one that fails stops nothing; one that is not installed is refused."""
+"""Trackers get each metric and table once; a failing one stops nothing; one that is not installed is refused."""
 
 import importlib.util
 import json
@@ -28,7 +28,7 @@ ROWS = [{"prompt": "a", "score": 1.5, "parts": {"x": 1}}, {"prompt": "b", "score
 
 
 class Library:
-    """A stand-in for each of the libraries, as far as it is used, which keeps what it is told."""
+    """A stand-in for each library, as far as it is used, which records its calls."""
 
     __spec__ = ModuleSpec("stand-in", None)
 

@@ -53,7 +53,7 @@ def every_mutant(only: str = "") -> list[tuple[Path, Mutant]]:
 
 
 class Copy:
-    """A copy of `src` of one's own, in which one module at a time is faulty, and a warm process that runs its tests."""
+    """A private copy of `src` in which one module at a time is faulty, and a warm process that runs its tests."""
 
     def __init__(self, folder: Path, libraries: Sequence[str] = LIBRARIES) -> None:
         self.src = folder / "src"
@@ -97,10 +97,10 @@ class Copy:
         return code
 
     def recorded(self, test: Path) -> list[Recorded] | None:
-        """What each test of a file executes; None where it has none to run here, or takes too long.
+        """The lines that each test of a file executes; None if it has no tests to run here, or takes too long.
 
         Raises:
-            SystemExit: one fails without any fault.
+            SystemExit: a test fails without a fault.
         """
         shown = str(test.relative_to(ROOT))
         code = self.run([shown], [], LONGEST_SECONDS, [self.src / "triphase" / each for each in FOLDERS])

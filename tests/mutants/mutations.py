@@ -1,4 +1,4 @@
-"""Small faults that one could write into a module: each a changed operator, comparison, constant, sign or statement."""
+"""Small faults of a module: a changed operator, comparison, constant, sign or statement."""
 
 import ast
 import copy
@@ -148,6 +148,6 @@ def _without_sign(node: ast.UnaryOp) -> None:
 
 
 def _delete(statement: ast.Expr) -> None:
-    """The call is no longer made."""
+    """The call is removed."""
     statement.value = ast.Constant(value=None)
     statement.deleted = True  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The mutants: every kind is made, each is another program, and what tests notice is told from what they do not."""
+"""The mutants: every kind is generated, each differs from the original, and killed ones are told from survivors."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""Nine mistakes that PPO implementations have made, each planted in an otherwise sound method."""
+"""Nine mistakes of published PPO implementations, each planted in an otherwise correct one."""
 
 import torch
 from tests.objectives.toy import Method, Rollout, sound_advantages, sound_token_rewards

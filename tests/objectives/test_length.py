@@ -1,4 +1,4 @@
-"""What of a score is length: by hand, beside a regression with a column for each prompt, and what must not matter."""
+"""The share of a score due to length: by hand, by a regression with a column for each prompt, and invariances."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_it_is_the_regression_with_a_column_for_each_prompt() -> None:
 
 
 def test_a_single_token_of_difference_is_enough() -> None:
-    """Centered lengths (−½, ½): the sums are below 1, and only 0 says that there is nothing to tell."""
+    """Centered lengths (−½, ½): the sums are below 1, and only 0 means that there is no information."""
     scores, lengths, group = torch.tensor([0.25, 0.5]), torch.tensor([4, 5]), torch.tensor([3, 3])
     assert within_group_slope(scores, lengths, group) == pytest.approx(0.25)
     found = within_group_correlation(scores, lengths, group)

@@ -1,4 +1,4 @@
-"""PPO made of these objectives ends at the optimum known in closed form, and does not where a fault is planted."""
+"""PPO with these objectives ends at the closed-form optimum, and does not with a planted fault."""
 
 from dataclasses import replace
 from functools import cache

@@ -1,4 +1,4 @@
-"""Tiny worlds whose best policy is known in closed form, and one PPO loop on them made of the real objectives.
+"""Tiny worlds whose best policy is known in closed form, and one PPO loop on them with the real objectives.
 
 A world is a tree: a state is a prefix of the response, an action the next token. The policy is a table of logits. The
 best policy for E[score] - β·KL to the reference is π*(y) ∝ π_ref(y)·exp(score(y)/β). The steps of PPO in which a fault
@@ -160,7 +160,7 @@ def every_response(world: World) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def ending(table: Tensor, states: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
-    """(B,) what a table (S, V) says at the last token of each response."""
+    """(B,) the entry of a table (S, V) at the last token of each response."""
     last = mask.sum(1, keepdim=True) - 1
     return table[states.gather(1, last), actions.gather(1, last)].squeeze(1)
 

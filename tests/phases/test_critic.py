@@ -1,4 +1,4 @@
-"""A critic with an adapter of its own: what it reads, who learns when, how it starts, resumes and is kept."""
+"""A critic with its own adapter: its inputs, who learns when, how it starts, resumes and is stored."""
 
 from pathlib import Path
 
@@ -196,7 +196,7 @@ def test_contradictions_are_refused(changes: dict[str, object], message: str) ->
 
 
 def test_a_critic_cannot_start_from_a_reward_model_that_is_not_there() -> None:
-    """A kind of scorer that was added may need none, which the settings alone do not tell."""
+    """An added kind of scorer may need none, which is not visible from the settings alone."""
     shared = shared_model()
     stir(shared, REFERENCE)
     with pytest.raises(TrainingError, match=r"this run has no reward model; set ppo\.critic_start: policy"):

@@ -26,7 +26,7 @@ from triphase.training.distributed.types import ALONE, Strategy
 
 
 class Twins(Strategy):
-    """Two ranks of which each has found the same in every place, so that sums are twice what one has."""
+    """Two ranks with the same values everywhere, so that sums are twice those of one rank."""
 
     def sum_tensors(self, tensors: Sequence[Tensor]) -> None:
         for each in tensors:

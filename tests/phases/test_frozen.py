@@ -1,4 +1,4 @@
-"""What must not move while PPO trains: each of them, moved by one number, is found and named."""
+"""What must not change while PPO trains: a change of one number in any of it is detected and named."""
 
 from collections.abc import Callable
 

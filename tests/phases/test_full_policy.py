@@ -1,4 +1,4 @@
-"""PPO with full weights: a copy of the base learns, and reference, reward model and critic keep what they stand on."""
+"""PPO with full weights: a copy of the base learns; reference, reward model and critic keep their base."""
 
 from pathlib import Path
 

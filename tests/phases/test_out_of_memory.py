@@ -1,4 +1,4 @@
-"""A lack of memory makes the passes smaller and changes nothing else; where they are smallest it ends the phase."""
+"""Out of memory makes the passes smaller and changes nothing else; at the smallest size it ends the phase."""
 
 import logging
 from pathlib import Path
@@ -19,7 +19,7 @@ ROOM = 40
 
 
 class Scarce:
-    """Memory that does not do for a pass with gradients of more than ``room`` tokens, from the ``first`` pass on."""
+    """Not enough memory for a pass with gradients of more than ``room`` tokens, from the ``first`` pass on."""
 
     def __init__(self, first: int = 0, room: int = ROOM) -> None:
         self.passes = self.failed = 0

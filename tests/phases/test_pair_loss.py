@@ -1,4 +1,4 @@
-"""What of the settings enters the loss of a reward model's step, and what is told of it, by hand."""
+"""How settings enter the loss of a reward model's step, and its metrics, by hand."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""What ranks have computed of their own samples is put together in the order of the samples."""
+"""What each rank has computed for its own samples is gathered in the order of the samples."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from triphase.training.distributed.types import ALONE, Strategy
 
 
 class OneOfTwo(Strategy):
-    """The first of two ranks; the other has found the rows of place 1."""
+    """The first of two ranks; the other has computed the rows of index 1."""
 
     world = 2
 

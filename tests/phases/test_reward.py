@@ -1,4 +1,4 @@
-"""The reward model: rankings weigh the same, a planted preference is found again, scores are calibrated."""
+"""The reward model: rankings have equal weight, a planted preference is recovered, scores are calibrated."""
 
 import math
 import random
@@ -204,7 +204,7 @@ def test_scores_that_do_not_differ_are_refused_with_the_remedy() -> None:
 
 
 def test_loss_and_heldout_loss_are_the_plain_likelihood() -> None:
-    """Centering, margins and smoothing are trained on; what is told is the likelihood of the labels."""
+    """Centering, margins and smoothing affect training; the metric is the likelihood of the labels."""
     groups = groups_of(4, seed=3)
     pairs = [[Pair(p.first, p.second, p.target, 0.7) for p in pairs_of(group)] for group in groups]
     plain = {"centering": 0.0}

@@ -1,4 +1,4 @@
-"""The supervised loss beside PPO, against sums written out plainly, over cuts, variants and early ends."""
+"""The supervised loss added to PPO, compared with plainly written sums, over resumption, variants and early ends."""
 
 from pathlib import Path
 

@@ -113,7 +113,7 @@ def stir_again(shared: SharedModel) -> None:
 
 
 def longer_wins(groups: list[EncodedGroup], seed: int = 0) -> list[list[Pair]]:
-    """What the planted preference says, and in three quarters of the pairs that the longer one is better."""
+    """The planted preference; in three quarters of the pairs the longer response is better."""
     draw = random.Random(seed)
     return [
         [

@@ -1,4 +1,4 @@
-"""What a phase's parts and tokens are made of, number by number."""
+"""The parts and tokens of a phase, number by number."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""int8 by torchao and nf4 by bitsandbytes: they hold what they say, learn, resume exactly, and are planned."""
+"""int8 by torchao and nf4 by bitsandbytes: they have the stated size, learn, resume exactly, and are planned."""
 
 import json
 from pathlib import Path

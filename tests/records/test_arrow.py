@@ -1,4 +1,4 @@
-"""Arrow files that ask for more than they hold, or whose offsets lie, end in one line; odd values are harmless."""
+"""Arrow files with wrong sizes or offsets are refused in one line; unusual values are harmless."""
 
 import random
 import subprocess
@@ -100,7 +100,7 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_damaged_byte_brings_the_process_down(tmp_path: Path) -> None:
-    """In a process of its own, since an offset that lies would end it."""
+    """In a separate process, since a wrong offset would end it."""
     source = written(tmp_path / "whole.arrow", pa.table({**ROWS, "of": [["a", None], []] * 30}))
     done = subprocess.run([sys.executable, __file__, tmp_path, source.path, "400"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

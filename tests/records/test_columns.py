@@ -1,4 +1,4 @@
-"""Which columns are read, that no part of a prompt is lost in silence, and what is said about the others."""
+"""Which columns are read, that no part of a prompt is lost silently, and what is reported about the others."""
 
 import csv
 import json

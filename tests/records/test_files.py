@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and what is said when the disk refuses."""
+"""Files that are complete or absent, and the errors if the disk refuses."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""Every shape of file is read, or named as what it is; whatever a path may stand for is told before it is opened."""
+"""Every shape of file is read, or refused by name; what a path refers to is known before it is opened."""
 
 import datetime
 import json

@@ -1,4 +1,4 @@
-"""A finished run, made up once for all tests of the reports; tests that change it take a copy."""
+"""A finished synthetic run for all tests of the reports; tests that change it use a copy."""
 
 import shutil
 from pathlib import Path

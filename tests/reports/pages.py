@@ -1,4 +1,4 @@
-"""One page of each kind, of made-up figures, with names and texts as long as they come."""
+"""One page of each kind, of synthetic numbers, with names and texts of the greatest lengths."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run directory with made-up but realistic figures: SmolLM2 on "warm but not gushing", and a variant that hacks.
+"""A run directory with synthetic but realistic numbers: SmolLM2 on "warm but not gushing", and a variant that hacks.
 
 python -m tests.reports.synthetic DIRECTORY
 """

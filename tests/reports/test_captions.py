@@ -1,4 +1,4 @@
-"""A caption says what its figure shows: each is tried with figures that show the one thing and the contrary."""
+"""A caption states what its figure shows: each is tested with figures that show one thing and the opposite."""
 
 from triphase.reports.captions import (
     accuracy_caption,

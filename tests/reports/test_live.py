@@ -1,4 +1,4 @@
-"""A report that is served while its run goes on: when it is written again, and who may ask for it."""
+"""A report that is served during its run: when it is rewritten, and who may request it."""
 
 import functools
 import http.client

@@ -44,7 +44,7 @@ def test_a_curve_without_a_peak_has_none() -> None:
 def rollouts(
     rng: np.random.Generator, *, alpha: float, beta: float, prompts: int = 40, of_seed: float = 0.0
 ) -> Rollouts:
-    """PPO runs whose expected gold follows the form; prompts differ, and seeds as much as they are told."""
+    """PPO runs whose expected gold follows the form; prompts differ, and seeds by the given amount."""
     steps, batch = 40, 40
     roots = np.linspace(0, 4, steps)
     own, level = alpha + of_seed * rng.normal(), np.random.default_rng(5).normal(size=prompts)

@@ -1,4 +1,4 @@
-"""What the report says of people's preferences follows from the interval alone."""
+"""The report's statement on people's preferences follows from the interval alone."""
 
 import json
 from pathlib import Path

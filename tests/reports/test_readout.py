@@ -1,4 +1,4 @@
-"""What figures say under the pointer, and where they say it."""
+"""The values that figures show under the pointer, and where."""
 
 import re
 import warnings

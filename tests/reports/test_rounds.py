@@ -1,4 +1,4 @@
-"""The rounds of a run in its report: a row each, what a refit was worth, and which round the verdict is on."""
+"""The rounds of a run in its report: a row for each, the effect of a refit, and the round of the verdict."""
 
 import json
 from pathlib import Path

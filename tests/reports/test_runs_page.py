@@ -1,4 +1,4 @@
-"""Runs beside one another: their names, what differs in their settings, and whose samples are compared."""
+"""Several runs on one page: their names, what differs in their settings, and whose samples are compared."""
 
 import json
 import shutil

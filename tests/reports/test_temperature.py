@@ -1,4 +1,4 @@
-"""Temperature scaling: found again where it was planted, judged on prompts that it was not fitted on."""
+"""Temperature scaling: recovered where it was planted, evaluated on prompts that it was not fitted on."""
 
 import math
 import random
@@ -11,7 +11,7 @@ from triphase.reports.temperature import fit_temperature, temperature_scaling
 
 
 def sure_by(factor: float, count: int, *, seed: int = 0, prefix: str = "p") -> list[ScoredPair]:
-    """Labels drawn with probability σ(z), of scores that are ``factor`` times z apart."""
+    """Labels drawn with probability σ(z), with score differences of ``factor`` times z."""
     draw, found = random.Random(seed), []
     for number in range(count):
         z = draw.gauss(0, 1.5)

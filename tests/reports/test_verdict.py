@@ -1,4 +1,4 @@
-"""The verdict says what the numbers say, and no more."""
+"""The verdict states what the numbers show, and no more."""
 
 import random
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A vulnerability fails `make check`; a database that is away is said aloud and fails nothing."""
+"""A vulnerability fails `make check`; an unreachable database is reported and fails nothing."""
 
 from tests.audit import judge, judge_failure
 

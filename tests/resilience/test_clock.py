@@ -1,4 +1,4 @@
-"""The clock of the machine goes back: a run, its figures, and the labeling page go on as if it had not."""
+"""The clock of the machine is set back: a run, its metrics and the labeling page are unaffected."""
 
 import itertools
 import json

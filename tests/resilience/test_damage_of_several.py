@@ -1,6 +1,6 @@
-"""Damage inside runs of runs: of a run with rounds, of a sweep's and of a study's, one file at a time.
+"""Damage inside runs that belong together (rounds, a sweep, a study), one file at a time.
 
-The same promise as for one run (`test_damage`): one line, or mended, or told, and no figure changes without a word.
+The same promise as for one run (`test_damage`): one line, repaired, or reported; no metric changes silently.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A disk that is full or read-only: one line with file and remedy, nothing half written, and the run goes on later."""
+"""A full or read-only disk: one line with file and remedy, nothing half written, and the run can continue later."""
 
 import errno
 import json
@@ -64,7 +64,7 @@ def whole(run: Path) -> list[str]:
 
 
 class Attempts:
-    """Starts of one run, each in a process of its own."""
+    """Starts of one run, each in its own process."""
 
     def __init__(self, directory: Path, method: str = "lora") -> None:
         self.settings = small.settings(directory, method)
@@ -73,7 +73,7 @@ class Attempts:
         self.report = True
 
     def start(self, around: Any = None) -> tuple[int, str]:
-        """Exit code, and what it said."""
+        """Exit code and output."""
         self.log.unlink(missing_ok=True)
         settings, report = self.settings, self.report
 
@@ -156,7 +156,7 @@ def test_files_for_convenience_stop_nothing_and_are_told_once(tmp_path: Path, ca
 
 
 def test_a_full_disk_under_the_store_is_told_and_the_labels_go_on(tmp_path: Path, calm: Attempts) -> None:
-    """SQLite itself meets the limit: a store may have no more pages than it has now and a few."""
+    """SQLite enforces the limit: a store may have only a few more pages than it has now."""
     attempts = Attempts(tmp_path)
 
     @contextmanager
@@ -265,7 +265,7 @@ def test_a_run_that_meets_a_real_limit_again_and_again_ends_whole(tmp_path: Path
 
 @contextmanager
 def read_only(directory: Path) -> Iterator[None]:
-    """Nothing can be written below, truly where this process may arrange it; else as the file system would say it."""
+    """Nothing can be written below it: truly, if this process may arrange it; otherwise by the same error."""
     if may_mount():
         for command in (["--bind", str(directory), str(directory)], ["-o", "remount,bind,ro", str(directory)]):
             subprocess.run(["mount", *command], check=True)

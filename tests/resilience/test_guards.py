@@ -283,7 +283,7 @@ def test_the_checkpoint_that_an_alarm_names_is_kept(tmp_path: Path) -> None:
 
 
 def test_iterations_that_are_done_again_count_once(tmp_path: Path) -> None:
-    """After a lack of memory the phase goes on from an earlier checkpoint: what lay behind it is another course."""
+    """After running out of memory the phase continues from an earlier checkpoint: later iterations are repeated."""
     again, once = (AlarmGuard(GuardSettings(), Limits(), lambda: [], tmp_path) for _ in range(2))
     state = TrainingState(updater(), PPOState())
     for iteration in (1, 2, 3, 4, 5, 3, 4, 5, 6):

@@ -1,4 +1,4 @@
-"""A scorer that raises, hangs or answers nonsense, and memory that runs out: one line that says what to do."""
+"""A scorer that raises, hangs or returns nonsense, and running out of memory: one line with the remedy."""
 
 import math
 import threading

@@ -1,4 +1,4 @@
-"""The store is held by another program, or its server is away: one line with the remedy, and the run goes on later."""
+"""The store is locked, or its server is unreachable: one line with the remedy, and the run can continue later."""
 
 import socket
 import sqlite3

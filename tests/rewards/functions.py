@@ -27,7 +27,7 @@ def parts(prompts: Prompts, responses: list[str]) -> dict[str, list[float]]:
 
 
 def by_text(prompts: Prompts, responses: list[str]) -> list[float]:
-    """The number at the end of a response; NaN where it says so."""
+    """The number at the end of a response, which may be NaN."""
     return [float(response.split()[-1]) for response in responses]
 
 

@@ -1,4 +1,4 @@
-"""A remote scorer's answers: as many numbers as responses, in order; what is no score is NaN, what is wrong is told."""
+"""A remote scorer's answers: one number per response, in order; a missing score is NaN, an error is reported."""
 
 import math
 from typing import Any

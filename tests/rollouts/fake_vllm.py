@@ -1,4 +1,4 @@
-"""Stands for the Python of vLLM's environment: answers /health where vLLM would, with a process of its own beside it.
+"""Stands for the Python of vLLM's environment: answers /health where vLLM would, with a child process.
 
 `--behave` of its arguments says how: well, fails (prints an error and ends), silent (listens on nothing), or dies (at
 the first adapter that it is given).

@@ -1,6 +1,6 @@
 """A CUDA graph on the processor: the operations of a step are recorded once, and replayed on the same tensors.
 
-As with a real graph nothing of Python runs at a replay: a tensor that was made anew instead of written into, a number
+As with a real graph, no Python runs at a replay: a tensor that was made anew instead of written into, a number
 that was read, or a branch that was taken stays as it was at the capture. What only the processor can answer is refused.
 """
 

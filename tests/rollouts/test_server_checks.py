@@ -1,4 +1,4 @@
-"""The proof that a server samples from the policy: a stale adapter, another base, and rounding, planted one by one."""
+"""The proof that a server samples from the policy: a stale adapter, another base, and rounding, each planted."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ BASE = (-2.0, -3.0, -1.0)
 
 
 class Probed:
-    """A server whose base and adapter say given numbers of the prompt; by default those of the trainer."""
+    """A server whose base and adapter return given numbers for the prompt; by default those of the trainer."""
 
     def __init__(self, *, base: Sequence[float] = BASE, longest: int = 100) -> None:
         self.base, self.longest = list(base), longest
@@ -45,7 +45,7 @@ class Probed:
 
 
 class Run:
-    """A generator that asks one probed server; ``policy`` is what the trainer says of the prompt."""
+    """A generator that asks one probed server; ``policy`` is the trainer's numbers for the prompt."""
 
     def __init__(self, directory: Path, server: FakeServer, probed: Probed) -> None:
         self.directory, self.probed, self.pushes = directory, probed, 0

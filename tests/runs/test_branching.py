@@ -1,4 +1,4 @@
-"""`triphase branch`: what is finished and unaffected is shared by reference; the rest is as in a run of its own."""
+"""`triphase branch`: what is finished and unaffected is shared by reference; the rest is as in a separate run."""
 
 import json
 import shutil
@@ -36,14 +36,14 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 def branch(run: Path, *words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """Make `runs/next`; what is said of each phase."""
+    """Create `runs/next`; the output on each phase."""
     assert main(["branch", str(run), "next", *words]) == 0
     lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.replace("to do", "to-do").splitlines()]
     return {words[1]: f"{words[0]} {words[2]}" for words in lines if words[0] in ("shared", "copied", "to-do")}
 
 
 def scratch(finished: Path, *words: str) -> Path:
-    """A run of its own with these settings, from nothing."""
+    """A separate run with these settings, from scratch."""
     name, output = "-".join(words), finished / "whole"
     if not (output / name).exists():
         begun = load_settings(

@@ -1,4 +1,4 @@
-"""`--checkpoint best`: chosen on held-out prompts without gold, kept beside the last policy, opened by every verb."""
+"""`--checkpoint best`: chosen on held-out prompts without gold, stored next to the last policy."""
 
 import json
 import shutil
@@ -80,7 +80,7 @@ def test_the_witness_decides_where_there_is_one(run: Path) -> None:
 
 
 def test_a_nat_is_priced_in_deviations_of_the_sft_policys_scores(run: Path) -> None:
-    """At least a tenth of one, whatever PPO divides scores by; the coefficient counts in what it meets in PPO."""
+    """At least a tenth of one, whatever PPO divides scores by; the coefficient applies to scores as PPO uses them."""
     values = json.loads((run / "ppo" / "checkpoints" / "000003" / "values.json").read_text())["values"]
     unit = values["first_rollout"]["deviation"]
     assert unit == pytest.approx(values["score_scale"]["scale"]) and unit > 1

@@ -50,7 +50,7 @@ def test_threads_may_differ(folder: Path) -> None:
 
 
 def test_what_bounds_memory_may_be_lowered_and_is_noted(folder: Path) -> None:
-    """A run that ran out of memory is told to lower these, so it must go on with them."""
+    """The remedy for running out of memory is to lower these, so the run must continue with them."""
     begun = settings(folder)
     lower = {"microbatch_tokens": 64}
     less = begun.model_copy(

@@ -1,4 +1,4 @@
-"""What labelling.json says of each labeler, by hand."""
+"""The statistics of each labeler in labelling.json, by hand."""
 
 import pytest
 

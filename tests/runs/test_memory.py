@@ -18,7 +18,7 @@ GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim")
 
 
 def scatter() -> tuple[list[torch.Tensor], float]:
-    """Allocate 128 MB in pieces that the C library keeps once they are freed; returns what stays, and the most held."""
+    """Allocate 128 MB in pieces that the C library keeps once they are freed; returns what remains, and the peak."""
     pieces = [torch.ones(NUMBERS) for _ in range(PIECES)]
     held = memory.resident_bytes()
     return [*pieces[::50], pieces[-1]], held

@@ -17,7 +17,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def faults(phase: str, rows: Rows, chosen: RunSettings) -> Iterator[str]:
-    """Where the lines of a phase are not what its declarations say of a run with these settings."""
+    """Where the lines of a phase differ from its declarations for a run with these settings."""
     declared = {metric.name: metric for metric in PHASES[phase]}
     emitted = {name for row in rows for name in row} - {"step", "time", "nonfinite"}
     yield from (f"{name} is not declared" for name in sorted(emitted - declared.keys()))

@@ -74,7 +74,7 @@ def turns(*roles_and_words: str) -> list[dict[str, str]]:
 
 
 def written(folder: Path, changes: dict[str, Any]) -> Path:
-    """A settings file of a small run with changes, whose relations have not been checked yet."""
+    """A settings file of a small run with changes; their relations are not checked."""
     values = settings(folder, method="lora").model_dump(mode="json")
     for name, value in changes.items():
         section, _, key = name.partition(".")
@@ -88,7 +88,7 @@ def written(folder: Path, changes: dict[str, Any]) -> Path:
 
 
 def refusals(config: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What `check` and `run` say of a configuration, both with exit code 2 and without a traceback."""
+    """The errors of `check` and `run` for a configuration, both with exit code 2 and without a traceback."""
     found = []
     for command in ("check", "run"):
         assert main([command, str(config)]) == 2, command
@@ -109,7 +109,7 @@ SYSTEM = turns("system", "rain", "user", "sun")
 
 
 def case(name: str, folder: Path, model: Path) -> tuple[dict[str, Any], str]:  # noqa: C901 - one table
-    """What to change for a refusal, and what both commands must say."""
+    """The change that causes a refusal, and the message of both commands."""
     d, p, c = folder / "d.jsonl", folder / "p.jsonl", folder / "c.jsonl"
     lines(d, GOOD), lines(p, ASKED), lines(c, PAIRS)
     plain = {

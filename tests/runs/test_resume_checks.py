@@ -18,7 +18,7 @@ from triphase.store import open_store
 
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:
-    """A run whose fine-tuning has begun; its settings stand beside its data."""
+    """A run whose fine-tuning has started; its settings are next to its data."""
     write_data(tmp_path)
     chosen = settings(tmp_path, method="lora")
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(chosen.model_dump(mode="json", by_alias=True)))

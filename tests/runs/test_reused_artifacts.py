@@ -36,7 +36,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(folder: Path, sft: object = None, reward: object = None, **changes: object) -> Path:
-    """A settings file of PPO that takes what it is told from elsewhere, its data beside it."""
+    """A settings file of PPO that reuses the given artifacts, next to its data."""
     write_data(folder)
     chosen = settings(folder, method="lora", reward=REWARD, **changes).model_dump(mode="json")
     if sft is not None:
@@ -49,7 +49,7 @@ def config_of(folder: Path, sft: object = None, reward: object = None, **changes
 
 
 def refused(config: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """What `check` and `run` both say; nothing has been trained."""
+    """The error of both `check` and `run`; nothing has been trained."""
     said = []
     for verb in ("check", "run"):
         assert main([verb, str(config)]) == 2

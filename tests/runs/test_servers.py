@@ -170,7 +170,7 @@ def test_whether_a_server_scores_cannot_change_once_ppo_has_begun(trained: Path)
 
 
 class VLLM:
-    """Stands for a vLLM server: samples with a model of its own, from the adapter that it was told to load."""
+    """A fake vLLM server: samples with its own model, from the adapter that it was asked to load."""
 
     def __init__(self, chosen: RunSettings, run: Run) -> None:
         self.lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""`triphase sweep`: the branches of a grid, each as one made by hand; it continues after an interruption."""
+"""`triphase sweep`: the branches of a grid, each equal to one created by hand; it continues after an interruption."""
 
 import json
 import os
@@ -128,7 +128,7 @@ def carried(run: Path, *words: str) -> "subprocess.Popen[bytes]":
 def test_a_sweep_that_is_killed_goes_on_with_the_same_bytes(
     words: tuple[str, ...], finished: Path, tmp_path: Path
 ) -> None:
-    """Killed at moments that lie apart; its workers end with it."""
+    """Killed at several moments; its workers end with it."""
     run = Path(shutil.copytree(finished / "runs" / "small", tmp_path / "runs" / "small"))
     twin = Path(shutil.copytree(run, tmp_path / "twin" / "small"))
     assert carried(twin).wait() == 0

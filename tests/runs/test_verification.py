@@ -63,7 +63,7 @@ def test_one_whose_settings_call_the_variants_arms_opens_and_repeats(
 
 
 def test_another_start_is_told(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The recorded sum of the second step is another, as another machine or version would have made it."""
+    """The recorded checksum of the second step differs, as on another machine or version."""
     checkpoint = max((whole / "sft" / "checkpoints").iterdir())
     values, manifest = checkpoint / "values.json", checkpoint / "manifest.json"
     kept = values.read_bytes(), manifest.read_bytes()

@@ -1,4 +1,4 @@
-"""A store of the schema in which decisions were about prompts: each campaign that one overruled keeps its decision."""
+"""A store of the schema with decisions per prompt: each campaign that one overruled keeps its decision."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Prompt and response together equal the template's rendering of the dialogue; where they differ, a note says so."""
+"""Prompt and response together equal the template's rendering of the dialogue; a difference is noted."""
 
 from typing import Any
 

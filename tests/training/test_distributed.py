@@ -35,7 +35,7 @@ WORLD = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_POR
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two ranks found."""
+    """The results of each of two ranks."""
     folder = tmp_path_factory.mktemp("together")
     results = ended(begin(["-m", "tests.training.together", str(folder)]))
     assert [code for code, _ in results] == [0, 0], results
@@ -179,7 +179,7 @@ def test_ranks_wait_no_longer_than_a_clock_can_count() -> None:
 
 
 def test_a_store_that_torchrun_keeps_has_no_say_in_the_next_start() -> None:
-    """Three ranks in threads at one store, twice: each start has a name of its own, alike on all ranks."""
+    """Three ranks in threads at one store, twice: each start has its own name, equal on all ranks."""
     store, names = HashStore(), []
     store.set("hello/1", "of a rank that ended before it was answered")
     for _ in range(2):

@@ -199,7 +199,7 @@ def test_torchrun_starts_a_run_again_that_lost_a_rank(folder: Path) -> None:
 
 
 def as_ranks(*places: tuple[Path, str]) -> list[tuple[int, str]]:
-    """`triphase run CONFIG` in a directory of its own for each rank; exit codes and what they said."""
+    """`triphase run CONFIG` in a separate directory for each rank; exit codes and output."""
     port = free_port()
     return ended(
         [

@@ -1,4 +1,4 @@
-"""A finished phase stores nothing twice: its last checkpoint continues bit for bit; of the others the weights stay."""
+"""A finished phase stores nothing twice: its last checkpoint continues bit for bit; the others keep only weights."""
 
 import os
 import shutil

@@ -26,7 +26,7 @@ def launched(folder: Path, world: int, *words: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two ranks found."""
+    """The results of each of two ranks."""
     return launched(tmp_path_factory.mktemp("sharded"), 2)
 
 

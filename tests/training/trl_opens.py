@@ -1,4 +1,4 @@
-"""Run by a Python with TRL and without Triphase: opens a reward model and a policy, and prints their outputs as JSON.
+"""Run by a Python with TRL but not Triphase: opens a reward model and a policy, and prints their outputs as JSON.
 
 python trl_opens.py REWARD POLICY SCRATCH
 """

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 
 def environment(rank: int, port: int, *, world: int = 2, **more: str) -> dict[str, str]:
-    """What torchrun would tell a rank."""
+    """The environment that torchrun sets for a rank."""
     names = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world}
     told = {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     quiet = {"GLOO_SOCKET_IFNAME": "lo", "TORCH_CPP_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1"}

@@ -107,7 +107,7 @@ def test_rankings_come_back_whole(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 def test_comparisons_keep_how_responses_ended(tmp_path: Path, suffix: str) -> None:
-    """In the label store and as preferences of a run; what no reader takes is left out, counted and said."""
+    """In the label store and as preferences of a run; what no reader uses is left out, counted and reported."""
     for name in ("two", "three"):
         (tmp_path / name).mkdir()
     file = tmp_path / f"c.{suffix}"
@@ -145,7 +145,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_rankings_do_not_change_what_is_known_of_a_response(tmp_path: Path) -> None:
-    """A file that does not say how a response ended leaves it as it is in the store, in either order."""
+    """A file without the end of a response does not change that in the store, in either order."""
     cut = {"prompt": "stone", "response": "mud", "model": "m", "finished": False, "seed": 4}
     votes = {
         "prompt": "stone",
@@ -177,7 +177,7 @@ BARE = [
 
 @pytest.mark.parametrize("row", BARE)
 def test_rows_that_name_no_kind_and_no_split_leave_those_of_a_prompt(tmp_path: Path, row: dict) -> None:
-    """A run has split its prompts by a share of its own; what people send back does not know it."""
+    """A run has split its prompts by its own share, which is not in the file that people send back."""
     messages = (Message("user", ASKED),)
     file = tmp_path / "rows.jsonl"
     for number, split in enumerate(("train", "heldout")):

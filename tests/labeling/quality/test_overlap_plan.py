@@ -1,4 +1,4 @@
-"""Cost and gain of more labelers on each prompt: by hand, by simulation, and where nothing can be said."""
+"""Cost and gain of more labelers on each prompt: by hand, by simulation, and without enough data."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""What ends each invitation, session, token, counter, lease and campaign: a row a way, played by test_lifetimes.py.
+"""What ends each invitation, session, token, counter, lease and campaign; test_lifetimes.py executes each row.
 
 python -m tests.labeling.web.lifetimes SECURITY.md     write the table into the document
 """
@@ -178,7 +178,7 @@ def _metrics(changed: str) -> Callable[[World], Callable[[], bool]]:
 
 
 def _elsewhere(world: World) -> Callable[[], bool]:
-    """A comparison that people judge has a store of its own, with the same names in it."""
+    """A comparison judged by people has its own store, with the same names."""
     browser = signed_in(world.app, "ann")
     assert browser.get("/rank").status_code == 200
 
@@ -371,7 +371,7 @@ def table() -> str:
 
 
 def written(text: str) -> str:
-    """The document with the table as it is now."""
+    """The document with the current table."""
     return re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table()}\n{END}", text, flags=re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""Charts draw what their numbers say: positions against the axis, heights, shades and intervals."""
+"""Charts draw their numbers: positions on the axis, heights, shades and intervals."""
 
 import re
 from xml.etree import ElementTree

@@ -1,4 +1,4 @@
-"""What watches the server is told whether it lives and can work, and figures for a token."""
+"""Health endpoints report whether the server is alive and ready, and metrics with a token."""
 
 import re
 

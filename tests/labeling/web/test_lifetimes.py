@@ -1,4 +1,4 @@
-"""Every invitation, session and counter ends by what the table in SECURITY.md says, and holds until then."""
+"""Every invitation, session and counter ends as the table in SECURITY.md states, and not before."""
 
 import re
 from collections.abc import Iterator

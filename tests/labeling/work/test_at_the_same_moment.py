@@ -24,7 +24,7 @@ HELD_SECONDS = 0.4
 def one_inside_the_other(
     store: Store, first: Callable[[Connection], Any], second: Callable[[Connection], Any]
 ) -> Future[Any]:
-    """Do ``second`` in a transaction of its own while that of ``first``, which has done its work, is still open."""
+    """Execute ``second`` in its own transaction while that of ``first``, which has written, is still open."""
     begun = threading.Event()
 
     def later() -> Any:

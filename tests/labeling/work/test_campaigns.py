@@ -1,4 +1,4 @@
-"""Several tasks in one store: what each asks, who gets what, its guidelines, its end, and whose answers a run reads."""
+"""Several tasks in one store: their questions, assignment, guidelines, end, and whose answers a run reads."""
 
 import json
 from collections import Counter
