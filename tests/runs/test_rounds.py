@@ -12,7 +12,6 @@ from triphase.cli import label
 from triphase.errors import RunError, WaitingForPeople
 from triphase.monitoring.metrics import read_metrics
 from triphase.monitoring.progress import SilentProgress
-from triphase.records.phase_names import PPO
 from triphase.reports.contents import read_pairs
 from triphase.reports.rounds import rounds_before, rounds_of
 from triphase.runs.directory import RunDirectory
@@ -21,6 +20,7 @@ from triphase.runs.opening import open_policy, open_run
 from triphase.runs.reward_training import rankings_of
 from triphase.runs.rounds import earlier_rankings, further_rounds
 from triphase.settings.loading import load_settings
+from triphase.settings.phase_names import PPO
 from triphase.settings.schema import RunSettings
 from triphase.store import open_store
 from triphase.training.artifacts import is_whole, place_of

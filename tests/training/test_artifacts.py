@@ -12,9 +12,9 @@ from tests.small import shared_model, stir
 
 from triphase.errors import RunError
 from triphase.models.roles import POLICY
-from triphase.records.phase_names import PPO, REWARD, SFT, ppo_phase
 from triphase.runs import pipeline
 from triphase.runs.dependence import settings_of
+from triphase.settings.phase_names import PPO, REWARD, SFT, ppo_phase
 from triphase.training.artifacts import fingerprint_of, has_left, is_whole, made_by, name_of, place_of, runs_around
 from triphase.training.finals import load_policy, save_policy
 

@@ -7,10 +7,10 @@ from typing import Any
 from triphase.api.rows import Place, Prompts, place_text, prompts_of
 from triphase.errors import DataError, RunError
 from triphase.models.roles import SharedModel
-from triphase.records.phase_names import REWARD
 from triphase.rewards.model import score_samples
 from triphase.runs.opening import open_run
 from triphase.settings.loading import RUN_CONFIG
+from triphase.settings.phase_names import REWARD
 from triphase.tokens.encoding import encode_answer
 from triphase.training.artifacts import is_whole
 from triphase.training.reward_finals import load_reward_model as load_into

@@ -10,12 +10,12 @@ from triphase.errors import RunError
 from triphase.monitoring.metrics import FILE_NAME as METRICS
 from triphase.monitoring.metrics import read_metrics
 from triphase.records.files import read_json_lines
-from triphase.records.phase_names import PPO, REWARD, SFT, ppo_phase
 from triphase.reports.page import write_report
 from triphase.reports.summary import write_summary
 from triphase.reports.summary_file import FILE_NAME as SUMMARY
 from triphase.reports.summary_file import read_summary
 from triphase.settings.loading import RUN_CONFIG, load_settings
+from triphase.settings.phase_names import PPO, REWARD, SFT, ppo_phase
 from triphase.settings.schema import RunSettings
 
 

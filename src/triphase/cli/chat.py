@@ -15,10 +15,10 @@ from rich.text import Text
 from triphase.cli import deferred
 from triphase.cli.arguments import Checkpoint
 from triphase.errors import DataError, SettingsError
-from triphase.records.phase_names import PPO, SFT
 from triphase.records.visible import visible
 from triphase.runs.best_checkpoint import step_of
 from triphase.settings.loading import RUN_CONFIG, load_settings
+from triphase.settings.phase_names import PPO, SFT
 from triphase.training.artifacts import has_left
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from triphase.cli import deferred
 from triphase.cli.label import opened, say, settings_of_store
 from triphase.errors import TriphaseError
 from triphase.labeling.work import item_plan
-from triphase.records.phase_names import VARIANTS
+from triphase.settings.phase_names import VARIANTS
 from triphase.training.artifacts import is_place
 
 

@@ -13,7 +13,7 @@ from triphase.cli.label import opened, say, settings_of_store
 from triphase.errors import RunError
 from triphase.labeling.work import audit, item_plan
 from triphase.labeling.work.invitations import OPERATOR
-from triphase.records.phase_names import REWARD
+from triphase.settings.phase_names import REWARD
 from triphase.training.artifacts import has_left
 
 

@@ -11,13 +11,13 @@ from rich.table import Table
 
 from triphase.datacheck.agenda import left_out
 from triphase.errors import RunError
-from triphase.records.phase_names import PPO, REWARD, SFT
 from triphase.records.visible import visible
 from triphase.reports.rounds import round_after
 from triphase.reports.summary_file import FILE_NAME as SUMMARY
 from triphase.reports.summary_file import read_summary
 from triphase.settings.agenda import has_demonstrations_alone
 from triphase.settings.loading import load_settings
+from triphase.settings.phase_names import PPO, REWARD, SFT
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import has_left
 

@@ -19,7 +19,6 @@ from triphase.datacheck.agenda import todo
 from triphase.errors import SettingsError
 from triphase.monitoring.progress import progress_for
 from triphase.monitoring.wording import number
-from triphase.records.phase_names import REWARD, SFT
 from triphase.records.visible import visible
 from triphase.reports.interval_wording import percent_interval, signed
 from triphase.reports.study import StudyFindings, find_study
@@ -29,6 +28,7 @@ from triphase.runs.seeds import require_count
 from triphase.runs.studying import StudyPoint, Variant, study_points, variants_of
 from triphase.runs.sweeping import require_directory
 from triphase.settings.loading import load_settings
+from triphase.settings.phase_names import REWARD, SFT
 from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import has_left

@@ -7,8 +7,8 @@ from triphase.errors import TriphaseError
 from triphase.models.chain import base_of, is_adapter, own_adapter
 from triphase.models.files import check_files
 from triphase.models.places import directory_of
-from triphase.records.phase_names import PPO, SFT
 from triphase.settings.loading import RUN_CONFIG, load_settings
+from triphase.settings.phase_names import PPO, SFT
 from triphase.settings.schema import ModelSettings
 from triphase.training.artifacts import has_left, runs_around
 from triphase.training.artifacts import place_of as place_of_artifact

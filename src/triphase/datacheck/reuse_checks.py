@@ -11,8 +11,8 @@ from triphase.models.chain import base_of, chain_of, is_adapter, is_same, told_o
 from triphase.models.files import ADAPTER_CONFIG, CONFIG, read_object
 from triphase.models.opening import open_tokenizer
 from triphase.models.places import directory_of, fetched
-from triphase.records.phase_names import REWARD, SFT
 from triphase.settings.loading import RUN_CONFIG
+from triphase.settings.phase_names import REWARD, SFT
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import Taken, damage_of, sum_of
 from triphase.training.artifacts import place_of as place_of_artifact

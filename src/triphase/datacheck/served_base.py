@@ -4,7 +4,7 @@ from triphase.datacheck.opening import place_of
 from triphase.errors import SettingsError
 from triphase.models.chain import is_adapter
 from triphase.models.places import directory_of
-from triphase.records.phase_names import SFT
+from triphase.settings.phase_names import SFT
 from triphase.settings.places import expanded
 from triphase.settings.schema import ModelSettings, RunSettings
 from triphase.training.artifacts import is_whole

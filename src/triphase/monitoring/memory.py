@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from triphase.errors import RunError, is_out_of_memory
-from triphase.records.phase_names import section_of
+from triphase.settings.phase_names import section_of
 
 LOWER = {
     "sft": "sft.microbatch_tokens (changes rounding at most), then model.max_length; or sft.method: lora",

@@ -3,7 +3,7 @@
 import torch
 
 from triphase.phases.experience import Experience
-from triphase.records.phase_names import REWARD, SFT
+from triphase.settings.phase_names import REWARD, SFT
 from triphase.training.artifacts import name_of
 
 

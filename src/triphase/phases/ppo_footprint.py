@@ -7,7 +7,7 @@ from triphase.footprints.moments import BASE, TRUNK, Footprint
 from triphase.footprints.work import Shape
 from triphase.footprints.workload import Lengths, largest, shapes_of
 from triphase.models.tracing import Traced
-from triphase.records.phase_names import ppo_phase
+from triphase.settings.phase_names import ppo_phase
 from triphase.settings.ppo import PPOSettings
 
 

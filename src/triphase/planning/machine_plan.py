@@ -30,8 +30,8 @@ from triphase.planning.machine import Machine
 from triphase.planning.passes import sized
 from triphase.planning.plan import opened, traceable, work_of, workload
 from triphase.planning.remedies import remedies_of
-from triphase.records.phase_names import section_of
 from triphase.settings.parallel import require_work
+from triphase.settings.phase_names import section_of
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import RunSettings
 from triphase.tokens.template import Template

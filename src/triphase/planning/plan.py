@@ -28,8 +28,8 @@ from triphase.planning.passes import asks, sized
 from triphase.planning.rates import Rates, measure_rates
 from triphase.planning.remedies import remedies_of
 from triphase.planning.warm_up import load_code
-from triphase.records.phase_names import section_of
 from triphase.records.types import Comparison, Prompt
+from triphase.settings.phase_names import section_of
 from triphase.settings.schema import ModelSettings, RunSettings
 from triphase.tokens.template import Template
 

@@ -13,7 +13,7 @@ from triphase.footprints.moments import (
     TRUNK,
     Footprint,
 )
-from triphase.records.phase_names import section_of, variant_in
+from triphase.settings.phase_names import section_of, variant_in
 from triphase.settings.schema import RunSettings
 
 _LEAST_SHARE = 0.01

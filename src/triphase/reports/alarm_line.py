@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from triphase.monitoring.alarms import Alarm
-from triphase.records.phase_names import variant_of
 from triphase.records.visible import visible
 from triphase.reports.drawing import INK, MUTED, SERIES, drawing, whole_steps
 from triphase.reports.figure_readouts import Line, Readout, reading
+from triphase.settings.phase_names import variant_of
 
 _LONGEST = 30
 

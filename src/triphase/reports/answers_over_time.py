@@ -11,7 +11,7 @@ from typing import Any
 from triphase.errors import RunError
 from triphase.monitoring.samples import FILE_NAME
 from triphase.records.files import read_json_lines
-from triphase.records.phase_names import PPO, VARIANTS, policy_of
+from triphase.settings.phase_names import PPO, VARIANTS, policy_of
 
 PROMPTS, MOMENTS = 6, 6
 """Number of prompts shown, and maximum number of iterations of each."""

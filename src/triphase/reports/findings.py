@@ -11,7 +11,6 @@ from triphase.monitoring.metrics import Row
 from triphase.monitoring.rules import limits_for
 from triphase.monitoring.samples import FILE_NAME as SAMPLES
 from triphase.records.files import read_json_lines
-from triphase.records.phase_names import ppo_phase, variant_of
 from triphase.reports.chance_check import ChanceVerdict, chance_verdict
 from triphase.reports.contents import RunContents
 from triphase.reports.diversity import Diversity, diversity_of
@@ -39,6 +38,7 @@ from triphase.reports.reward_quality import (
 from triphase.reports.scored_by import has_own_scorer, uses_reward_model
 from triphase.reports.seeds import SeedFindings, find_over_seeds, scored, seed_of
 from triphase.reports.temperature import TemperatureScaling, temperature_scaling
+from triphase.settings.phase_names import ppo_phase, variant_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from triphase.errors import RunError
 from triphase.monitoring.metrics import FILE_NAME, read_metrics
-from triphase.records.phase_names import VARIANTS
 from triphase.reports.answers_over_time import courses_of
 from triphase.reports.contents import read_run
 from triphase.reports.page import page_of
 from triphase.reports.people_wins import people_wins
 from triphase.reports.rounds import newest_place
+from triphase.settings.phase_names import VARIANTS
 
 _READ = (
     "*.json", "config.yaml", f"*/{FILE_NAME}", f"{VARIANTS}/*/{FILE_NAME}", "evaluation/*.jsonl", "reward/*.json*",

@@ -6,7 +6,6 @@ from typing import Literal
 
 from triphase.monitoring.alarms import Alarm
 from triphase.monitoring.wording import number, percent
-from triphase.records.phase_names import variant_of
 from triphase.reports.contents import RunContents
 from triphase.reports.diversity import Diversity
 from triphase.reports.findings import Findings, PolicyFindings
@@ -14,6 +13,7 @@ from triphase.reports.gold_course import Course
 from triphase.reports.interval_wording import is_above, is_below, moved, percent_interval, signed
 from triphase.reports.scored_by import score_of, uses_reward_model
 from triphase.reports.starting_point import start_of
+from triphase.settings.phase_names import variant_of
 
 Tone = Literal["good", "bad", "open"]
 _HACKED = ("proxy-without-gold", "proxy-without-witness")

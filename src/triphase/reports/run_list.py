@@ -13,12 +13,12 @@ from typing import Any
 from triphase.errors import RunError
 from triphase.monitoring.log import FILE_NAME as LOG
 from triphase.monitoring.wording import number, percent
-from triphase.records.phase_names import PPO, REWARD, SFT
 from triphase.reports.contents import read_run
 from triphase.reports.summary_file import FILE_NAME as SUMMARY
 from triphase.reports.summary_file import read_summary
 from triphase.reports.tables import flattened
 from triphase.settings.loading import load_settings
+from triphase.settings.phase_names import PPO, REWARD, SFT
 from triphase.training.artifacts import has_left
 
 CONFIG = "config.yaml"

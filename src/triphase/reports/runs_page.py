@@ -8,7 +8,6 @@ from markupsafe import Markup
 
 from triphase.monitoring.wording import number, percent
 from triphase.records.files import write_atomically
-from triphase.records.phase_names import policy_of
 from triphase.records.visible import visible
 from triphase.reports import figures
 from triphase.reports.contents import RunContents, read_run
@@ -23,6 +22,7 @@ from triphase.reports.samples import side_by_side
 from triphase.reports.sections import Section
 from triphase.reports.summary import total_seconds
 from triphase.reports.tables import clock, flattened
+from triphase.settings.phase_names import policy_of
 
 FILE_NAME = "runs.html"
 MOST_RUNS = 5

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from triphase.records.phase_names import variant_of
 from triphase.rewards.registry import KINDS
+from triphase.settings.phase_names import variant_of
 from triphase.settings.scorer import chosen_kind, laid_over
 
 _IDENTITY = ("address", "format", "function", "options", "of")

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from triphase.monitoring.wording import counted, number, percent
-from triphase.records.phase_names import variant_of
 from triphase.reports.contents import RunContents
 from triphase.reports.findings import Findings
 from triphase.reports.scored_by import uses_reward_model
 from triphase.reports.starting_point import left_out_of, start_of
+from triphase.settings.phase_names import variant_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,11 @@ from triphase.models.merging import check_adapter
 from triphase.models.opening import quiet
 from triphase.models.places import directory_of
 from triphase.records.hub import bound_hub
-from triphase.records.phase_names import REWARD
 from triphase.records.visible import visible
 from triphase.rewards.options import options_of
 from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores, probe_of
 from triphase.settings.base import Positive, Settings
+from triphase.settings.phase_names import REWARD
 from triphase.tokens.rendering import render
 from triphase.training.artifacts import damage_of, has_manifest, name_of
 from triphase.training.reward_finals import what_plain_libraries_miss

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from triphase.errors import RunError
-from triphase.records.phase_names import PPO
+from triphase.settings.phase_names import PPO
 
 BEST = "best"
 """The word for the selected checkpoint, and the name of its directory in `ppo`."""

@@ -14,7 +14,6 @@ from triphase.monitoring.sums import FILE_NAME as SUMS
 from triphase.monitoring.sums import is_changed, seal
 from triphase.records.files import atomic_directory, fingerprint, remove_directory, write_json_lines
 from triphase.records.files import read_json_lines as rows_of
-from triphase.records.phase_names import PPO, policy_of, section_of, variant_in
 from triphase.rewards.judge import FILE as GRADES
 from triphase.rewards.weighted import FOLDER as UNITS
 from triphase.runs.base_dtype import kept_dtype
@@ -25,6 +24,7 @@ from triphase.runs.locking import locked
 from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
 from triphase.runs.shared import require_shared, share
 from triphase.settings.loading import RUN_CONFIG, load_settings
+from triphase.settings.phase_names import PPO, policy_of, section_of, variant_in
 from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
 from triphase.store import open_store

@@ -19,7 +19,6 @@ from triphase.phases.guards import LEAST_KL_PRICE
 from triphase.phases.ppo_state import PPOState
 from triphase.phases.sampling import sample_responses
 from triphase.records.files import write_json
-from triphase.records.phase_names import PPO
 from triphase.rewards.model import WITNESS_SCORE
 from triphase.rewards.types import Answer
 from triphase.runs.best_checkpoint import BEST, FILE_NAME, read_choice
@@ -27,6 +26,7 @@ from triphase.runs.checkpoints import load_policy_at
 from triphase.runs.evaluation import encoded, sequence_kl
 from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
+from triphase.settings.phase_names import PPO
 from triphase.training.artifacts import is_whole
 from triphase.training.checkpoint import load_checkpoint
 from triphase.training.checkpoint_places import CHECKPOINTS, sum_of, whole_steps

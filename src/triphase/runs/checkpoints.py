@@ -5,7 +5,7 @@ from pathlib import Path
 from triphase.errors import RunError
 from triphase.models.policies import Policy, policy_for
 from triphase.models.roles import SharedModel
-from triphase.records.phase_names import ppo_phase
+from triphase.settings.phase_names import ppo_phase
 from triphase.training.checkpoint import load_checkpoint
 from triphase.training.checkpoint_places import CHECKPOINTS, whole_steps
 

@@ -12,12 +12,12 @@ from triphase.models.roles import SharedModel
 from triphase.monitoring.progress import Progress
 from triphase.phases.sampling import sample_responses
 from triphase.records.files import append_json_lines
-from triphase.records.phase_names import SFT
 from triphase.records.types import Prompt
 from triphase.reports.shapes import shaped_rows
 from triphase.runs.evaluation import acting, encoded, sequence_kl
 from triphase.runs.opening import open_any, open_run
 from triphase.runs.sides import ComparedPolicy
+from triphase.settings.phase_names import SFT
 
 RESPONSES = "responses.jsonl"
 _AT_ONCE = 64

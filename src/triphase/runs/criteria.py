@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from triphase.datacheck.opening import place_of as place_of_model
 from triphase.errors import DataError, SettingsError
-from triphase.records.phase_names import REWARD
 from triphase.records.types import Prompt
 from triphase.rewards.pair_judge import PairJudge
 from triphase.rewards.registry import kind_of, needs_reward_model, opened
@@ -22,6 +21,7 @@ from triphase.runs.opening import open_run
 from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
 from triphase.runs.sides import ComparedPolicy
+from triphase.settings.phase_names import REWARD
 from triphase.settings.places import anchor_scorer
 from triphase.settings.scorer import ScorerSettings
 from triphase.settings.source import read_source

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from triphase.records.files import fingerprint
-from triphase.records.phase_names import ppo_phase
 from triphase.records.rows import files_of
 from triphase.rewards.importing import source_of
 from triphase.runs.dependence import dependent
 from triphase.runs.impact import phases_of
 from triphase.settings.data import SourceSettings
+from triphase.settings.phase_names import ppo_phase
 from triphase.settings.schema import RunSettings
 
 ROLES = ("demonstrations", "prompts", "preferences")

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from triphase.records.phase_names import VARIANTS, ppo_phase, section_of
+from triphase.settings.phase_names import VARIANTS, ppo_phase, section_of
 from triphase.training.artifacts import has_trained, taken_of
 
 SFT, SAMPLING, LABELING, REWARD, PPO, EVALUATION = "sft", "sampling", "labelling", "reward", "ppo", "evaluation"

@@ -16,7 +16,6 @@ from triphase.monitoring.sums import is_changed, seal_phase
 from triphase.objectives.divergence import kl_k1
 from triphase.phases.sampling import sample_responses
 from triphase.records.files import read_json_lines, write_json_lines
-from triphase.records.phase_names import PPO, REWARD, SFT, policy_of, ppo_phase, variant_of
 from triphase.records.types import Response
 from triphase.reports.evaluation import JudgedSample, Sample
 from triphase.reports.shapes import misfit
@@ -27,6 +26,7 @@ from triphase.rollouts.types import Generated
 from triphase.runs.checkpoints import load_policy_at, require_checkpoint
 from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
+from triphase.settings.phase_names import PPO, REWARD, SFT, policy_of, ppo_phase, variant_of
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.artifacts import is_usable, is_whole

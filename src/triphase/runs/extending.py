@@ -8,7 +8,6 @@ from typing import Any, Literal
 from triphase.errors import RunError, SettingsError
 from triphase.monitoring.sums import seal
 from triphase.records.files import write_atomically
-from triphase.records.phase_names import PPO, ppo_phase
 from triphase.reports.rounds import round_after
 from triphase.runs.impact import require_ppo, require_program
 from triphase.runs.locking import locked
@@ -16,6 +15,7 @@ from triphase.runs.provenance import as_yaml, read_config
 from triphase.runs.shared import require_shared
 from triphase.runs.stale_results import has_results, set_evaluation_aside
 from triphase.settings.loading import RUN_CONFIG, load_settings
+from triphase.settings.phase_names import PPO, ppo_phase
 from triphase.settings.schema import RunSettings
 from triphase.settings.source import normalized
 from triphase.training.artifacts import has_left, set_aside, taken_of

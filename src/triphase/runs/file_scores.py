@@ -11,7 +11,6 @@ from typing import Any
 from triphase.datacheck.agenda import left_out
 from triphase.errors import DataError, RunError
 from triphase.records.lines import RecordError, Row
-from triphase.records.phase_names import REWARD
 from triphase.records.prompt_columns import with_columns
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences
 from triphase.records.rows import read_rows
@@ -23,6 +22,7 @@ from triphase.runs.opening import open_run
 from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
 from triphase.settings.data import SourceSettings
+from triphase.settings.phase_names import REWARD
 from triphase.tokens.encoding import encode_answer
 from triphase.training.artifacts import is_whole
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from triphase.datacheck.agenda import left_out, todo
 from triphase.errors import RunError
-from triphase.records.phase_names import ppo_phase
 from triphase.rewards.registry import needs_reward_model
 from triphase.runs.dependence import EVALUATION, FREE, LABELING, PPO, REWARD, SAMPLING, SFT, dependent, is_bound
 from triphase.runs.differences import differences, is_of_a_server, shown
+from triphase.settings.phase_names import ppo_phase
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import RunSettings
 

@@ -8,11 +8,11 @@ from typing import Literal
 from triphase.errors import RunError
 from triphase.models.roles import REWARD
 from triphase.records.files import atomic_directory
-from triphase.records.phase_names import PPO, SFT, ppo_phase
 from triphase.runs.model_card import with_run
 from triphase.runs.opening import open_policy, open_run, require_policy
 from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
+from triphase.settings.phase_names import PPO, SFT, ppo_phase
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import is_whole, rewrite_text
 from triphase.training.finals import holds_whole_model, save_whole_model

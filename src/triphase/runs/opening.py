@@ -8,12 +8,12 @@ from triphase.errors import RunError
 from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, SharedModel
 from triphase.monitoring.progress import SilentProgress
-from triphase.records.phase_names import PPO, SFT, ppo_phase
 from triphase.runs.checkpoints import load_policy_at, require_checkpoint
 from triphase.runs.directory import RunDirectory
 from triphase.runs.session import Run
 from triphase.runs.shared import require_shared
 from triphase.settings.loading import load_settings
+from triphase.settings.phase_names import PPO, SFT, ppo_phase
 from triphase.settings.schema import AdapterSettings, ModelSettings, RunSettings
 from triphase.training.artifacts import is_whole
 from triphase.training.finals import holds_whole_model, load_policy

@@ -15,13 +15,13 @@ from triphase.phases.ppo import PPOPhase
 from triphase.phases.sft import SupervisedPhase
 from triphase.phases.sft_mix import SFTMix, visits
 from triphase.records.mixture import Mixture
-from triphase.records.phase_names import REWARD, ppo_phase
 from triphase.rewards.registry import kind_of
 from triphase.runs.rounds import continue_policy
 from triphase.runs.rows import mixture_figures
 from triphase.runs.scoring import shared_scorer
 from triphase.runs.servers import shared_generator
 from triphase.runs.session import Run, as_split
+from triphase.settings.phase_names import REWARD, ppo_phase
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import encode_prompt
 from triphase.training.artifacts import is_whole

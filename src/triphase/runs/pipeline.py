@@ -20,7 +20,6 @@ from triphase.phases.sampling import sample_responses
 from triphase.planning.plan import FILE_NAME as PLAN
 from triphase.planning.shortage import write_plan
 from triphase.records.files import write_json
-from triphase.records.phase_names import SFT, ppo_phase
 from triphase.records.types import Prompt
 from triphase.reports.contents import gaps_of
 from triphase.reports.page import write_report
@@ -38,6 +37,7 @@ from triphase.runs.rounds import sampled_as, sampled_policy
 from triphase.runs.rows import sample_row
 from triphase.runs.session import Run
 from triphase.runs.store_contents import is_noted, note_sampled
+from triphase.settings.phase_names import SFT, ppo_phase
 from triphase.training.artifacts import is_usable, name_of
 from triphase.training.checkpoint_places import CHECKPOINTS
 from triphase.training.finals import save_policy, save_trained, save_whole_model

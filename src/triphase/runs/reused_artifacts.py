@@ -5,9 +5,9 @@ from pathlib import Path
 
 from triphase.datacheck.reuse_checks import taken_artifacts
 from triphase.errors import RunError
-from triphase.records.phase_names import REWARD
 from triphase.runs.session import Run
 from triphase.runs.shared import require_shared
+from triphase.settings.phase_names import REWARD
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import Taken, has_trained, note_taken, taken_of
 

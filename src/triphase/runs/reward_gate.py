@@ -14,10 +14,10 @@ from typing import Any
 from triphase.errors import RunError
 from triphase.monitoring.wording import percent
 from triphase.records.files import write_json
-from triphase.records.phase_names import REWARD, VARIANTS
 from triphase.reports.chance_check import ChanceVerdict, chance_verdict
 from triphase.reports.contents import read_pairs
 from triphase.runs.session import Run
+from triphase.settings.phase_names import REWARD, VARIANTS
 from triphase.training.artifacts import is_whole
 from triphase.training.checkpoint_places import kept_steps
 

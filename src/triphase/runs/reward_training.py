@@ -17,7 +17,6 @@ from triphase.phases.reward_calibration import Calibration, calibrate, join_memb
 from triphase.phases.reward_member import Member, alone, halves_of, members_of
 from triphase.phases.two_heads import TWO_HEADS, TwoHeadPhase
 from triphase.records.files import write_json, write_json_lines
-from triphase.records.phase_names import REWARD
 from triphase.records.types import Comparison, Pair, RankedGroup
 from triphase.rewards.model import score_samples
 from triphase.runs.empty_responses import usable_groups
@@ -27,6 +26,7 @@ from triphase.runs.reward_gate import set_refused_aside
 from triphase.runs.rounds import BEFORE, earlier_rankings, newest_round
 from triphase.runs.rows import hard_lines, heldout_lines
 from triphase.runs.session import Run
+from triphase.settings.phase_names import REWARD
 from triphase.settings.phases import RewardSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup, encode_groups
 from triphase.training.artifacts import is_usable, place_of

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from triphase.models.roles import POLICY, SharedModel
 from triphase.monitoring.wording import percent
-from triphase.records.phase_names import PPO
 from triphase.records.types import RankedGroup
 from triphase.reports.rounds import BEFORE, FOLDER, accuracies_of
 from triphase.runs.opening import open_policy
 from triphase.runs.references import SFT_MODEL
 from triphase.runs.session import Run
+from triphase.settings.phase_names import PPO
 from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
 from triphase.store import open_store

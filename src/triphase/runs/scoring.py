@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager, contextmanager
 from triphase.datacheck.opening import place_of
 from triphase.models.roles import SharedModel
 from triphase.phases.rank_sharing import LedScorer
-from triphase.records.phase_names import REWARD
 from triphase.rewards.model import ModelScorer
 from triphase.rewards.registry import opened, reward_models_in
 from triphase.rewards.types import Scorer, ScorerContext
 from triphase.runs.session import Run
+from triphase.settings.phase_names import REWARD
 from triphase.settings.ppo import PPOSettings
 from triphase.training.distributed.types import ALONE, Strategy
 from triphase.training.reward_finals import load_reward_model

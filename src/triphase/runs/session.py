@@ -27,7 +27,6 @@ from triphase.monitoring.progress import Progress, progress_for
 from triphase.planning.plan import sized_settings
 from triphase.planning.shortage import shortage_of
 from triphase.planning.warm_up import load_code
-from triphase.records.phase_names import REWARD, SFT, ppo_phase
 from triphase.records.types import Demonstration, Prompt
 from triphase.runs.base_dtype import inherited_dtype, kept_dtype
 from triphase.runs.base_model import BaseModel, automatic_dtype
@@ -36,6 +35,7 @@ from triphase.runs.dependence import settings_of
 from triphase.runs.directory import RunDirectory
 from triphase.runs.ranks import Ranks, show_directory, threads_of
 from triphase.runs.store_contents import require_contents
+from triphase.settings.phase_names import REWARD, SFT, ppo_phase
 from triphase.settings.schema import ModelSettings, RunSettings
 from triphase.store import Store, open_store
 from triphase.training.artifacts import fingerprint_of, is_whole

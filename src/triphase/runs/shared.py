@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from triphase.errors import RunError
-from triphase.records.phase_names import VARIANTS
+from triphase.settings.phase_names import VARIANTS
 from triphase.training.artifacts import TAKEN, Taken, damage_of, note_taken, sum_of, taken_of
 
 

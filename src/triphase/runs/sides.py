@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triphase.errors import RunError
-from triphase.records.phase_names import PPO, REWARD, SFT, VARIANTS, policy_of, ppo_phase, variant_of
 from triphase.runs.best_checkpoint import BEST
 from triphase.runs.checkpoints import checkpoints_of, require_checkpoint
 from triphase.runs.evaluation import AT
 from triphase.settings.loading import RUN_CONFIG, load_settings
+from triphase.settings.phase_names import PPO, REWARD, SFT, VARIANTS, policy_of, ppo_phase, variant_of
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import is_place, is_whole, place_of, sum_of
 from triphase.training.checkpoint_places import CHECKPOINTS

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from triphase.records.phase_names import REWARD
 from triphase.records.types import Prompt, Response
 from triphase.rewards.model import score_samples
 from triphase.runs.opening import open_run
+from triphase.settings.phase_names import REWARD
 from triphase.tokens.encoding import Encoded, encode_answer
 from triphase.training.reward_finals import load_reward_model
 

@@ -16,7 +16,6 @@ import torch
 
 from triphase.errors import RunError
 from triphase.monitoring.progress import SilentProgress, SilentTrack
-from triphase.records.phase_names import REWARD, SFT, ppo_phase
 from triphase.runs import pipeline
 from triphase.runs.base_dtype import kept_dtype
 from triphase.runs.directory import RunDirectory
@@ -24,6 +23,7 @@ from triphase.runs.provenance import day_begun, read_config, versions
 from triphase.runs.reward_training import run_reward
 from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
+from triphase.settings.phase_names import REWARD, SFT, ppo_phase
 from triphase.settings.schema import RunSettings
 from triphase.store.copying import copy_file
 from triphase.training.artifacts import has_left, place_of

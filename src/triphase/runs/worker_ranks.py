@@ -15,13 +15,13 @@ from typing import NoReturn
 from triphase.models.critics import CRITIC
 from triphase.monitoring.log import without_secrets
 from triphase.monitoring.progress import SilentProgress
-from triphase.records.phase_names import ppo_phase
 from triphase.runs.directory import RunDirectory
 from triphase.runs.loop_options import kept
 from triphase.runs.phases import ppo_phase_of, sft_phase
 from triphase.runs.ranks import show_directory
 from triphase.runs.reward_training import follow_reward
 from triphase.runs.session import Run
+from triphase.settings.phase_names import ppo_phase
 from triphase.settings.schema import RunSettings
 from triphase.training.distributed.environment import RANKS
 from triphase.training.distributed.types import LeadEnded, Strategy
