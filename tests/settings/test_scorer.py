@@ -24,7 +24,7 @@ def test_a_functions_file_is_taken_from_the_settings_file(tmp_path: Path) -> Non
 
 
 def test_reward_is_another_name_of_scorer(caplog: pytest.LogCaptureFixture) -> None:
-    text = f"{BASE}ppo: {{reward: {{function: m:f}}}}\narms: {{b: {{reward: {{kind: model}}}}}}\n"
+    text = f"{BASE}ppo: {{reward: {{function: m:f}}}}\nvariants: {{b: {{reward: {{kind: model}}}}}}\n"
     settings = settings_from_text(text)
     assert settings.ppo.scorer.function == "m:f" and settings.ppo_of("b").scorer.chosen == "model"
     assert [record.getMessage() for record in caplog.records] == [
