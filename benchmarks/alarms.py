@@ -24,13 +24,13 @@ from typing import Any
 from benchmarks.tiny_task import tiny_settings
 from triphase.demo.tiny import grammar_gold
 from triphase.models.policies import policy_for
+from triphase.monitoring.alarm_rules import limits_for
 from triphase.monitoring.alarms import find_alarms
 from triphase.monitoring.progress import SilentProgress
-from triphase.monitoring.rules import limits_for
 from triphase.phases.ppo import PPOPhase
 from triphase.rewards.types import Answer, Scorer, Scores
 from triphase.runs import pipeline
-from triphase.runs.servers import generator_of
+from triphase.runs.generators import generator_of
 from triphase.runs.session import Run, prepare
 from triphase.settings.guards import GuardSettings
 from triphase.tokens.encoding import encode_prompt

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from triphase.demo.registry import model_directory
+from triphase.demo.embedded import model_directory
 from triphase.models.loading import load_model
 from triphase.models.policies import policy_for
 from triphase.models.roles import REFERENCE, SharedModel

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from triphase.demo.registry import model_directory
+from triphase.demo.embedded import model_directory
 from triphase.footprints.cost import CostModel
 from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload

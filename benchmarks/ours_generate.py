@@ -5,7 +5,7 @@ The policy is an adapter of rank 16 on the top third of the layers, at work, as 
 
 from benchmarks.generate import RESPONSE_TOKENS, generate_row, random_prompts, side_options
 from benchmarks.sides import Row, print_side
-from triphase.demo.registry import model_directory
+from triphase.demo.embedded import model_directory
 from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, SharedModel
 from triphase.rollouts.decoding import LocalGenerator

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from triphase.demo.registry import model_directory
+from triphase.demo.embedded import model_directory
 from triphase.models.loading import load_model
 from triphase.models.policies import policy_for
 from triphase.models.roles import REFERENCE, REWARD, SharedModel

@@ -10,7 +10,7 @@ import torch
 from benchmarks.grouping import groups_of_preferences
 from benchmarks.sides import Row
 from benchmarks.training_sides import timed
-from triphase.demo.registry import model_directory
+from triphase.demo.embedded import model_directory
 from triphase.models.loading import load_model
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.monitoring.progress import SilentProgress

@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.grouping import groups_of_preferences
 from benchmarks.sides import Row, print_side
 from benchmarks.training_sides import timed
-from triphase.demo.registry import model_directory
+from triphase.demo.embedded import model_directory
 from triphase.models.loading import load_model
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.phases.reward import RewardPhase

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.sides import Row, print_side
 from benchmarks.training_sides import timed
-from triphase.demo.registry import model_directory
+from triphase.demo.embedded import model_directory
 from triphase.models.loading import load_model
 from triphase.models.roles import SharedModel
 from triphase.phases.sft import SupervisedPhase

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.generate import PROMPT_TOKENS, RESPONSE_TOKENS, generate_row, random_prompts, side_options
 from benchmarks.sides import Row, print_side
-from triphase.demo.registry import model_directory
+from triphase.demo.embedded import model_directory
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from benchmarks.sides import HERE, Found, Row, in_turn, median, print_table
-from triphase.demo.registry import model_directory
+from triphase.demo.embedded import model_directory
 from triphase.models.products import has_bfloat16, prefers_bfloat16
 
 OURS, PEER, TOP_THIRD = "triphase", "trl 1.12", "10"

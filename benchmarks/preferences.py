@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sides import HERE, Row, run_side
-from triphase.demo.registry import model_directory
+from triphase.demo.embedded import model_directory
 from triphase.errors import TriphaseError
 from triphase.models.products import prefers_bfloat16
 from triphase.records.reading import read_preferences

@@ -28,7 +28,7 @@ from safetensors.torch import load
 from benchmarks.held_out import HeldOut
 from benchmarks.quality_report import report
 from benchmarks.sides import HERE, Row, run_side
-from triphase.demo.registry import PREFIX, model_directory
+from triphase.demo.embedded import PREFIX, model_directory
 from triphase.errors import TriphaseError
 from triphase.models.loading import choose_device, choose_dtype
 from triphase.models.products import has_bfloat16

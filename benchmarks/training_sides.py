@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sides import FIGURES, HERE, best, in_turn, median, peer_options, print_table
-from triphase.demo.registry import model_directory
+from triphase.demo.embedded import model_directory
 from triphase.models.products import has_bfloat16, prefers_bfloat16
 
 OURS, PEER = "triphase", "trl 1.16"

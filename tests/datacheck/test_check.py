@@ -16,7 +16,7 @@ from triphase.datacheck import survey_parts
 from triphase.datacheck import tokenizer_checks as hazards
 from triphase.datacheck.judge import EXACT_BYTES
 from triphase.datacheck.lengths import SourceLengths
-from triphase.datacheck.opening import place_of
+from triphase.datacheck.model_names import place_of
 from triphase.datacheck.run_data import RunData
 from triphase.datacheck.survey import DataSurvey, survey_data
 from triphase.records.types import Message

@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 
 from triphase.cli.main import main
 from triphase.demo.tiny import tiny_directory
-from triphase.models.opening import notes_on, positions_note
+from triphase.models.pretrained import notes_on, positions_note
 from triphase.runs import pipeline
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from triphase.demo.registry import model_directory
+from triphase.demo.embedded import model_directory
 from triphase.demo.smollm import smollm2_directory
 from triphase.errors import ModelError, SettingsError
 

@@ -9,14 +9,14 @@ from benchmarks.tiny_task import tiny_settings
 from tests.small import Lines
 
 from triphase.models.policies import policy_for
+from triphase.monitoring.alarm_rules import limits_for
 from triphase.monitoring.alarms import Alarm, find_alarms
 from triphase.monitoring.metrics import FILE_NAME, read_metrics
 from triphase.monitoring.progress import SilentProgress
-from triphase.monitoring.rules import limits_for
 from triphase.phases.ppo import PPOPhase
 from triphase.rewards.types import Answer, Scorer, Scores
 from triphase.runs import pipeline
-from triphase.runs.servers import generator_of
+from triphase.runs.generators import generator_of
 from triphase.runs.session import Run, prepare
 from triphase.tokens.encoding import encode_prompt
 from triphase.training.loop import LoopOptions, run_loop

@@ -22,7 +22,7 @@ from triphase.datacheck.model_check import check_model
 from triphase.demo.tiny import tiny_directory
 from triphase.errors import ModelError
 from triphase.models.loading import LoadedModel
-from triphase.models.opening import experts_note
+from triphase.models.pretrained import experts_note
 from triphase.models.roles import POLICY, REWARD, SharedModel
 from triphase.runs import pipeline
 from triphase.settings.schema import AdapterSettings, ModelSettings

@@ -14,7 +14,7 @@ from tests.small import random_model, tokenizer
 from transformers import AutoModelForCausalLM
 
 from triphase.datacheck.model_check import check_model
-from triphase.datacheck.opening import place_of, place_without_torch
+from triphase.datacheck.model_names import place_of, place_without_torch
 from triphase.errors import ModelError
 from triphase.models.loading import load_model
 from triphase.settings.schema import ModelSettings, RunSettings

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.small import random_model, shared_model, stir
 
-from triphase.demo.registry import model_directory
+from triphase.demo.embedded import model_directory
 from triphase.models.backbone import Backbone
 from triphase.models.direct import DirectStepper
 from triphase.models.direct_layer import DirectLayer

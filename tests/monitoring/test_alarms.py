@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import pytest
 
+from triphase.monitoring.alarm_rules import RULES, certainty_for, limits_for
 from triphase.monitoring.alarms import Alarm, Limits, find_alarms, shown_samples, with_samples
 from triphase.monitoring.composite_rules import SIGNS
-from triphase.monitoring.rules import RULES, certainty_for, limits_for
 from triphase.settings.guards import AlarmName
 
 Row = dict[str, Any]

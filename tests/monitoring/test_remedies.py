@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from tests.runs.small_run import settings, write_data
 
+from triphase.monitoring.alarm_rules import RULES, Limits
 from triphase.monitoring.alarms import find_alarms
 from triphase.monitoring.progress import SilentProgress
-from triphase.monitoring.rules import RULES, Limits
 from triphase.runs.directory import RunDirectory
-from triphase.runs.phases import _guard
+from triphase.runs.phase_setup import _guard
 from triphase.runs.session import Run
 from triphase.settings.ppo import PPOSettings
 from triphase.training.stopping import StopRequest

@@ -14,7 +14,7 @@ from triphase.records.forms import FORMS, Form, form_of
 from triphase.records.forms_page import with_table
 from triphase.records.lines import Row
 from triphase.records.reading import read_demonstrations, read_preferences, read_prompts, stream_preferences
-from triphase.records.rows import files_of, read_rows
+from triphase.records.source_rows import files_of, read_rows
 from triphase.records.types import Message
 from triphase.settings.data import SourceSettings
 from triphase.settings.loading import load_settings

@@ -10,8 +10,8 @@ from tests.rollouts.hostile_server import BEHAVIORS, Line, hostile
 
 from triphase.cli.push import push
 from triphase.errors import ModelError, RunError
-from triphase.models.opening import open_tokenizer
 from triphase.models.places import fetched
+from triphase.models.pretrained import open_tokenizer
 from triphase.records import hub
 from triphase.records.interruption import stoppable
 from triphase.runs.base_license import license_of

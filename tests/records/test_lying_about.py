@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from triphase.errors import DataError
 from triphase.records.reading import read_demonstrations, read_preferences, stream_preferences
-from triphase.records.rows import read_rows
+from triphase.records.source_rows import read_rows
 from triphase.settings.data import SourceSettings
 
 ROWS = [{"prompt": f"Name tree {n}.", "completion": f"Elm {n}."} for n in range(3)]

@@ -13,7 +13,7 @@ from triphase.records.forms import form_of
 from triphase.records.lines import Row
 from triphase.records.marked_texts import turns_in_text
 from triphase.records.reading import read_demonstrations, read_preferences, read_prompts, stream_demonstrations
-from triphase.records.rows import read_rows
+from triphase.records.source_rows import read_rows
 from triphase.records.types import Demonstration, Message
 from triphase.settings.data import SourceSettings
 

@@ -8,10 +8,10 @@ from tests.reports.synthetic import write_run
 
 from triphase.reports.comparison import Compared, ComparisonFindings, by_scores, side_findings
 from triphase.reports.comparison_page import write_comparison_page
-from triphase.reports.evaluation import best_of_n_kl
 from triphase.reports.intervals import Interval
 from triphase.reports.overoptimization import Bounds, Fit
 from triphase.reports.page import write_report
+from triphase.reports.policy_comparison import best_of_n_kl
 from triphase.reports.runs_page import write_runs_page
 from triphase.reports.study import BestOfNFindings, Curve, StudyFindings, VariantFindings
 from triphase.reports.study_page import write_study

@@ -13,10 +13,10 @@ from triphase.reports.captions import (
     win_rate_caption,
 )
 from triphase.reports.chance_check import chance_verdict
-from triphase.reports.evaluation import best_of_n, length_stratified
 from triphase.reports.findings import RewardFindings
 from triphase.reports.gold_course import Course
 from triphase.reports.intervals import Interval
+from triphase.reports.policy_comparison import best_of_n, length_stratified
 from triphase.reports.reward_quality import ScoredPair, accuracy, longer_wins, reliability
 
 

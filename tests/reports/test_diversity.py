@@ -3,7 +3,7 @@
 import pytest
 
 from triphase.reports.diversity import diversity_of, first_word
-from triphase.reports.evaluation import Sample
+from triphase.reports.policy_comparison import Sample
 
 
 def answers(policy: str, texts: list[str], each: int = 1) -> list[Sample]:

@@ -9,9 +9,9 @@ import pytest
 
 from triphase.errors import RunError
 from triphase.reports.comparison import Labelers
+from triphase.reports.file_shapes import misfit
 from triphase.reports.intervals import Interval
 from triphase.reports.people_wins import DIRECTORY, PeopleWin, keep_people_wins, people_wins
-from triphase.reports.shapes import misfit
 
 
 def win(value: float, low: float | None, high: float | None, agreement: Interval | None = None) -> PeopleWin:

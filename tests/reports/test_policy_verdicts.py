@@ -8,8 +8,8 @@ import pytest
 from tests.reports.test_verdict import climbed_and_fell, samples
 
 from triphase.reports.contents import RunContents, read_run
-from triphase.reports.evaluation import Sample
 from triphase.reports.findings import find
+from triphase.reports.policy_comparison import Sample
 from triphase.reports.policy_verdicts import PolicyVerdict, policy_verdicts
 from triphase.reports.reward_quality import ScoredPair
 

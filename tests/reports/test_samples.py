@@ -4,7 +4,7 @@ import json
 import random
 from dataclasses import replace
 
-from triphase.reports.evaluation import Sample
+from triphase.reports.policy_comparison import Sample
 from triphase.reports.samples import side_by_side
 
 SAMPLES = [

@@ -12,7 +12,7 @@ import pytest
 from tests.reports.synthetic import write_run
 
 from triphase.reports.contents import read_run
-from triphase.reports.evaluation import Sample
+from triphase.reports.policy_comparison import Sample
 from triphase.reports.study import BEST_OF_N, ROLLOUTS, StudyFindings, StudyRun, find_study
 from triphase.reports.study_page import headline, plain_study, write_study
 

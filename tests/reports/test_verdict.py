@@ -9,11 +9,11 @@ import pytest
 
 from triphase.reports.comparison import Labelers
 from triphase.reports.contents import RunContents, read_run
-from triphase.reports.evaluation import Sample
 from triphase.reports.findings import find
 from triphase.reports.interval_wording import percent_interval, signed
 from triphase.reports.intervals import Interval
 from triphase.reports.people_wins import PeopleWin
+from triphase.reports.policy_comparison import Sample
 from triphase.reports.reward_quality import ScoredPair
 from triphase.reports.verdict import Verdict, verdict_of
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from triphase.demo.registry import model_directory
+from triphase.demo.embedded import model_directory
 from triphase.records.types import Message, Prompt
 from triphase.rewards.registry import opened
 from triphase.rewards.types import Answer, ScorerContext

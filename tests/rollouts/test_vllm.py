@@ -19,7 +19,7 @@ import torch
 from tests.runs import small_run
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from triphase.datacheck.opening import place_of
+from triphase.datacheck.model_names import place_of
 from triphase.demo.tiny import tiny_directory
 from triphase.errors import ServerError
 from triphase.models.loading import load_model

@@ -16,7 +16,7 @@ from triphase.errors import SettingsError
 from triphase.records.types import Ranking, Response
 from triphase.reports.page import write_report
 from triphase.runs import pipeline
-from triphase.runs.people import judged_by_people
+from triphase.runs.human_judges import judged_by_people
 from triphase.runs.sides import ComparedPolicy
 from triphase.store import Store, open_store
 from triphase.store.schema import items

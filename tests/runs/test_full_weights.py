@@ -15,7 +15,7 @@ from triphase.models.roles import REFERENCE
 from triphase.planning.plan import make_plan
 from triphase.runs import pipeline
 from triphase.runs.evaluation import evaluate_policies
-from triphase.runs.merging import merge_policy
+from triphase.runs.exporting import merge_policy
 from triphase.runs.opening import open_any, open_policy
 from triphase.runs.verification import verify_run
 from triphase.settings.schema import RunSettings

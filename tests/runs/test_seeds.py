@@ -9,9 +9,9 @@ from tests.runs.small_run import do, ppo_alone, write_data
 
 from triphase.cli.main import main
 from triphase.reports.contents import read_run
-from triphase.reports.evaluation import win_rate
 from triphase.reports.findings import find
 from triphase.reports.interval_wording import interval_text, percent_interval
+from triphase.reports.policy_comparison import win_rate
 from triphase.reports.seeds import find_over_seeds, scored
 from triphase.reports.sweep_page import sweep_page
 from triphase.runs import pipeline

@@ -292,7 +292,7 @@ def test_an_adapter_names_its_base_so_that_others_find_it(tmp_path: Path, monkey
 
 
 def test_a_run_on_an_embedded_model_names_no_cache() -> None:
-    from triphase.demo.registry import public_name
+    from triphase.demo.embedded import public_name
 
     assert public_name("embedded:smollm2")[0] == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert "4-bit" in public_name("embedded:smollm2")[1]

@@ -12,8 +12,8 @@ from tests.training.worlds import begin, ended
 from triphase.runs import ranks
 from triphase.runs.ranks import is_divided
 from triphase.settings.schema import RunSettings
+from triphase.training.distributed.agreed_needs import FIRST_BLOCK, HERE, LOADS, choose
 from triphase.training.distributed.environment import Place
-from triphase.training.distributed.rounds import FIRST_BLOCK, HERE, LOADS, choose
 
 BLOCK = FIRST_BLOCK
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from triphase.api.rows import Place, Prompts, place_text, prompts_of
+from triphase.api.memory_data import Place, Prompts, place_text, prompts_of
 from triphase.errors import SettingsError
 from triphase.models.roles import SharedModel
 from triphase.phases.sampling import sample_responses

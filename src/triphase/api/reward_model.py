@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from triphase.api.rows import Place, Prompts, place_text, prompts_of
+from triphase.api.memory_data import Place, Prompts, place_text, prompts_of
 from triphase.errors import DataError, RunError
 from triphase.models.roles import SharedModel
 from triphase.rewards.model import score_samples

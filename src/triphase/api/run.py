@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from triphase.api.memory_data import Place, place_text
 from triphase.api.policy import LoadedPolicy, load_policy
 from triphase.api.reward_model import RewardModel, load_reward_model
-from triphase.api.rows import Place, place_text
 from triphase.errors import RunError
 from triphase.monitoring.metrics import FILE_NAME as METRICS
 from triphase.monitoring.metrics import read_metrics

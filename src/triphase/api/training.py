@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 
 from triphase.api.keywords import changed_settings, settings_of
-from triphase.api.rows import Place, Prompts, Records, place_text, source_of
+from triphase.api.memory_data import Place, Prompts, Records, place_text, source_of
 from triphase.api.run import Run
 from triphase.datacheck.agenda import require_step
 from triphase.errors import SettingsError

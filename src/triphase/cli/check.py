@@ -13,10 +13,10 @@ from rich.markup import escape
 from triphase.cli import deferred
 from triphase.cli.arguments import Config, Overrides, settings_of
 from triphase.datacheck.agenda import todo, what_is_left_out
+from triphase.datacheck.conclusions import Judge
 from triphase.datacheck.demands import require_settings
-from triphase.datacheck.judge import Judge
+from triphase.datacheck.model_names import adapter_note, place_without_torch
 from triphase.datacheck.near_duplicates import find_near_duplicates
-from triphase.datacheck.opening import adapter_note, place_without_torch
 from triphase.datacheck.quarantine import Quarantine
 from triphase.datacheck.run_data import drops, gives_columns, told_of_lengths
 from triphase.datacheck.source_survey import SHOWN, SourceSurvey

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from triphase.runs.conversation import Talk as Talk
     from triphase.runs.conversation import conversation_with as conversation_with
     from triphase.runs.execution import perform as perform
+    from triphase.runs.exporting import copy_adapter as copy_adapter
+    from triphase.runs.exporting import merge_policy as merge_policy
     from triphase.runs.file_scores import FileScores as FileScores
     from triphase.runs.file_scores import score_rows as score_rows
-    from triphase.runs.merging import copy_adapter as copy_adapter
-    from triphase.runs.merging import merge_policy as merge_policy
     from triphase.runs.resume_checks import require_resumable as require_resumable
     from triphase.runs.store_samples import sample_into as sample_into
     from triphase.runs.store_scores import scores_by as scores_by
@@ -36,10 +36,10 @@ PLACES = {
     "check_model": "datacheck.model_check",
     "compare_named": "runs.comparing",
     "conversation_with": "runs.conversation",
-    "copy_adapter": "runs.merging",
+    "copy_adapter": "runs.exporting",
     "differences": "runs.verification",
     "make_plan": "planning.plan",
-    "merge_policy": "runs.merging",
+    "merge_policy": "runs.exporting",
     "perform": "runs.execution",
     "plan_for": "planning.machine_plan",
     "require_resumable": "runs.resume_checks",

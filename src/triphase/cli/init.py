@@ -20,7 +20,7 @@ from triphase.datacheck.first_configuration import (
     written,
 )
 from triphase.datacheck.first_look import ROLES, FirstLook, first_look
-from triphase.demo.registry import PREFIX, require_embedded
+from triphase.demo.embedded import PREFIX, require_embedded
 from triphase.errors import SettingsError
 from triphase.records.files import write_atomically
 from triphase.records.lines import unread_columns

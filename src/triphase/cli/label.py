@@ -16,7 +16,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from triphase.demo.registry import gold_of
+from triphase.demo.embedded import gold_of
 from triphase.errors import SettingsError, TriphaseError
 from triphase.labeling.exchange import exporting, importing
 from triphase.labeling.exchange.export_columns import COLUMNS

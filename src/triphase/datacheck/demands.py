@@ -12,10 +12,10 @@ from typing import Any
 
 from triphase.datacheck.agenda import needs_reward_model
 from triphase.datacheck.examiner import response_limits
-from triphase.datacheck.opening import place_of
+from triphase.datacheck.model_names import place_of
 from triphase.datacheck.run_data import RunData, first_prompts
 from triphase.datacheck.served_base import require_files
-from triphase.demo.registry import gold_of
+from triphase.demo.embedded import gold_of
 from triphase.errors import DataError, SettingsError
 from triphase.monitoring.trackers import require_trackers
 from triphase.records.types import Split

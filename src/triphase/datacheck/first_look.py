@@ -13,7 +13,7 @@ from triphase.records.forms import form_named, form_of, read_as
 from triphase.records.lines import Row
 from triphase.records.paths import is_file_name, is_saved_table, shown
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
-from triphase.records.rows import read_rows
+from triphase.records.source_rows import read_rows
 from triphase.records.types import Demonstration, Prompt
 from triphase.settings.data import OURS, SourceSettings
 

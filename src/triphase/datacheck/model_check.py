@@ -1,6 +1,6 @@
 """A model that a run would refuse, refused before any weight is read."""
 
-from triphase.datacheck.opening import place_of
+from triphase.datacheck.model_names import place_of
 from triphase.models.chain import chain_of
 from triphase.models.checking import check_chain
 from triphase.models.loading import choose_device, require_capture

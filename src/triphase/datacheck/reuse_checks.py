@@ -4,13 +4,13 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from triphase.datacheck.opening import place_of
-from triphase.demo.registry import public_name
+from triphase.datacheck.model_names import place_of
+from triphase.demo.embedded import public_name
 from triphase.errors import ModelError, RunError
 from triphase.models.chain import base_of, chain_of, is_adapter, is_same, told_of
 from triphase.models.files import ADAPTER_CONFIG, CONFIG, read_object
-from triphase.models.opening import open_tokenizer
 from triphase.models.places import directory_of, fetched
+from triphase.models.pretrained import open_tokenizer
 from triphase.settings.loading import RUN_CONFIG
 from triphase.settings.phase_names import REWARD, SFT
 from triphase.settings.schema import RunSettings

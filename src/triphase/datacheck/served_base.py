@@ -1,6 +1,6 @@
 """Which model the servers of a run must serve: the base of the policy's adapter."""
 
-from triphase.datacheck.opening import place_of
+from triphase.datacheck.model_names import place_of
 from triphase.errors import SettingsError
 from triphase.models.chain import is_adapter
 from triphase.models.places import directory_of

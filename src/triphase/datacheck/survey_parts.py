@@ -16,7 +16,7 @@ from triphase.datacheck.source_survey import Examine, Refused, Seen, SourceSurve
 from triphase.errors import DataError
 from triphase.records.lines import Part, RecordError
 from triphase.records.rated_rows import is_rated
-from triphase.records.rows import read_rows
+from triphase.records.source_rows import read_rows
 from triphase.records.trees import is_tree
 from triphase.settings.data import SourceSettings
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from triphase.datacheck.lengths import TokenCount
-from triphase.datacheck.opening import place_of
+from triphase.datacheck.model_names import place_of
 from triphase.errors import ModelError, TriphaseError
 from triphase.models.chain import chain_of
-from triphase.models.opening import notes_on, open_config, open_tokenizer
+from triphase.models.pretrained import notes_on, open_config, open_tokenizer
 from triphase.settings.schema import ModelSettings, RunSettings
 from triphase.tokens.template import Template
 

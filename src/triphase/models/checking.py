@@ -11,7 +11,7 @@ from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
 from triphase.models.chain import Chain, told_of
 from triphase.models.merging import check_adapter
-from triphase.models.opening import open_config, open_tokenizer, open_weights
+from triphase.models.pretrained import open_config, open_tokenizer, open_weights
 from triphase.models.quantization import linear_maps, require_library
 from triphase.settings.schema import AdapterSettings
 from triphase.tokens.template import Template

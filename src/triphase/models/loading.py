@@ -10,7 +10,7 @@ from triphase.models.backbone import layers_of
 from triphase.models.chain import Chain, PlaceOf, as_named, chain_of, told_of
 from triphase.models.files import named
 from triphase.models.merging import merged
-from triphase.models.opening import open_config, open_tokenizer, open_weights
+from triphase.models.pretrained import open_config, open_tokenizer, open_weights
 from triphase.models.products import prefers_bfloat16
 from triphase.models.quantization import quantize, require_library
 from triphase.models.sharded_loading import Shard, local_part, open_parts

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from triphase.errors import ModelError
 from triphase.models.chain import ADAPTER_WEIGHTS
 from triphase.models.files import ADAPTER_CONFIG, named
-from triphase.models.opening import opening
+from triphase.models.pretrained import opening
 
 
 @torch.no_grad()

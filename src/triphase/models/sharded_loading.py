@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from triphase.models.backbone import layers_of
 from triphase.models.chain import Chain
 from triphase.models.files import weight_files
-from triphase.models.opening import open_config, open_weights, opening
+from triphase.models.pretrained import open_config, open_weights, opening
 
 Rows = Callable[[int, str, int, int], Tensor]
 """Rows of a weight: the layer's number, the weight's name in it, the first row, and the row after the last."""

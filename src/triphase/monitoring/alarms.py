@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from triphase.monitoring.alarm_rules import RULES, Hit, Limits, Rule
 from triphase.monitoring.composite_rules import SIGNS, SURE_SIGNS
 from triphase.monitoring.noise import WINDOW, Drift, Rows, moments
-from triphase.monitoring.rules import RULES, Hit, Limits, Rule
 
 __all__ = ["WINDOW", "Alarm", "Limits", "find_alarms"]
 

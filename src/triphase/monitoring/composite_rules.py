@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from math import copysign, sqrt
 
+from triphase.monitoring.alarm_rules import Hit, Limits
 from triphase.monitoring.noise import WINDOW, Drift, Measured, Rows, episodes_of, moments
-from triphase.monitoring.rules import Hit, Limits
 
 
 def proxy_without_gold(rows: Rows, limits: Limits) -> list[Hit]:

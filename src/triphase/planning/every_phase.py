@@ -6,7 +6,7 @@ from triphase.phases.ppo_footprint import ppo_footprint
 from triphase.phases.reward_footprint import reward_footprint
 from triphase.phases.sampling_footprint import sampling_footprint
 from triphase.phases.sft_footprint import sft_footprint
-from triphase.planning.evaluation import evaluation_footprint
+from triphase.planning.evaluation_footprint import evaluation_footprint
 
 
 def footprints_of(cost: CostModel) -> list[Footprint]:

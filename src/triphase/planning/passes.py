@@ -13,7 +13,7 @@ from triphase.footprints.moments import Footprint
 from triphase.phases.ppo_footprint import ppo_footprint
 from triphase.phases.reward_footprint import reward_footprint
 from triphase.phases.sft_footprint import sft_footprint
-from triphase.planning.evaluation import evaluation_footprint
+from triphase.planning.evaluation_footprint import evaluation_footprint
 from triphase.planning.wording import size_text
 from triphase.settings.phases import RewardSettings, SupervisedSettings
 from triphase.settings.ppo import PPOSettings

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from triphase.batches.order import permutation
 from triphase.datacheck.agenda import todo
 from triphase.datacheck.examiner import Examiner
-from triphase.datacheck.opening import place_of
+from triphase.datacheck.model_names import place_of
 from triphase.datacheck.run_data import RunData
 from triphase.errors import ModelError, TriphaseError
 from triphase.footprints.cost import CostModel
@@ -21,7 +21,7 @@ from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
 from triphase.models.chain import chain_of
 from triphase.models.loading import choose_device, choose_dtype, require_capture
-from triphase.models.opening import open_config, open_tokenizer
+from triphase.models.pretrained import open_config, open_tokenizer
 from triphase.monitoring.memory import available_gb, give_back, resident_bytes
 from triphase.planning.every_phase import footprints_of
 from triphase.planning.passes import asks, sized

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from triphase.errors import DataError
-from triphase.records.formulas import NAMES, unprotected
 from triphase.records.lines import (
     LONGEST_LINE,
     RecordError,
@@ -17,6 +16,7 @@ from triphase.records.lines import (
     require_usable_columns,
 )
 from triphase.records.paths import format_of, shown
+from triphase.records.spreadsheet_formulas import NAMES, unprotected
 
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 

@@ -32,10 +32,10 @@ from triphase.records.identity import prompt_id, split_of
 from triphase.records.lines import WHOLE, Part, RecordError, RefuseRow, Row, is_blank, raise_refused
 from triphase.records.paths import shown
 from triphase.records.ranked_rows import RankedRow, pairs_of, rankings_in
-from triphase.records.registry import PromptRegistry
-from triphase.records.rows import read_rows
+from triphase.records.source_rows import read_rows
 from triphase.records.texts import text_of
 from triphase.records.types import Comparison, Demonstration, Message, Prompt, Split
+from triphase.records.unique_prompts import PromptRegistry
 from triphase.settings.data import SourceSettings
 
 Record = TypeVar("Record", Demonstration, Prompt, Comparison)

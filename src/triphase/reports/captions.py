@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from triphase.monitoring.metrics import Row
 from triphase.monitoring.wording import number, percent
-from triphase.reports.evaluation import BestOfN, LengthStratified
 from triphase.reports.findings import RewardFindings
 from triphase.reports.gold_course import Course
 from triphase.reports.interval_wording import capital, percent_interval
 from triphase.reports.intervals import Interval
+from triphase.reports.policy_comparison import BestOfN, LengthStratified
 from triphase.reports.reward_quality import Reliability
 
 _FAR = 1.5

@@ -7,8 +7,8 @@ from itertools import combinations
 from typing import Any
 
 from triphase.reports.duels import Duel, LengthControlled, length_controlled, ratings_of, win_rate_of
-from triphase.reports.evaluation import mean_value
 from triphase.reports.intervals import SHARE, Interval
+from triphase.reports.policy_comparison import mean_value
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from triphase.errors import RunError
 from triphase.monitoring.metrics import FILE_NAME, Row, read_metrics
 from triphase.monitoring.sums import changes
 from triphase.records.files import read_json_lines
-from triphase.reports.evaluation import JudgedSample, Sample
+from triphase.reports.file_shapes import Shape, misfit, require_shape
 from triphase.reports.hard_comparisons import HardComparison
 from triphase.reports.learning_curve import CurvePoint
+from triphase.reports.policy_comparison import JudgedSample, Sample
 from triphase.reports.reward_quality import ScoredPair
-from triphase.reports.shapes import Shape, misfit, require_shape
 from triphase.settings.phase_names import PPO, VARIANTS, policy_of
 from triphase.settings.renamed import with_new_sections
 from triphase.training.artifacts import has_trained

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from triphase.monitoring.rules import Limits
+from triphase.monitoring.alarm_rules import Limits
 from triphase.monitoring.wording import percent
-from triphase.reports.evaluation import Sample
 from triphase.reports.interval_wording import is_above
 from triphase.reports.intervals import DIFFERENCE, Interval, mean_over_prompts
+from triphase.reports.policy_comparison import Sample
 
 COLLAPSED_SHARE, COLLAPSED_RISE = 0.5, 0.2
 """Minimum share of responses with one first word, and the rise over the reference's share that it must exceed."""

@@ -18,9 +18,9 @@ from triphase.reports.drawing import (
     percents,
     whole_steps,
 )
-from triphase.reports.evaluation import BestOfN
 from triphase.reports.figure_readouts import Line, Readout, columns, percent_reading, reading
 from triphase.reports.findings import Point
+from triphase.reports.policy_comparison import BestOfN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,15 +6,17 @@ from math import sqrt
 
 import numpy as np
 
+from triphase.monitoring.alarm_rules import limits_for
 from triphase.monitoring.alarms import Alarm, Limits, find_alarms, with_samples
 from triphase.monitoring.metrics import Row
-from triphase.monitoring.rules import limits_for
 from triphase.monitoring.samples import FILE_NAME as SAMPLES
 from triphase.records.files import read_json_lines
 from triphase.reports.chance_check import ChanceVerdict, chance_verdict
 from triphase.reports.contents import RunContents
 from triphase.reports.diversity import Diversity, diversity_of
-from triphase.reports.evaluation import (
+from triphase.reports.gold_course import Course, course_of
+from triphase.reports.intervals import Interval
+from triphase.reports.policy_comparison import (
     BestOfN,
     LengthStratified,
     Sample,
@@ -25,8 +27,6 @@ from triphase.reports.evaluation import (
     mean_value,
     win_rate,
 )
-from triphase.reports.gold_course import Course, course_of
-from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import (
     Reliability,
     accuracy,

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from triphase.monitoring.alarm_rules import Limits
 from triphase.monitoring.composite_rules import has_fallen
 from triphase.monitoring.metrics import Row
 from triphase.monitoring.noise import moments
-from triphase.monitoring.rules import Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ import numpy as np
 
 from triphase.monitoring.wording import percent
 from triphase.reports.drawing import AMBER, BLUE, INK, MUTED, PAPER, SERIES, drawing, name_of, percents
-from triphase.reports.evaluation import LengthStratified
 from triphase.reports.figure_readouts import Line, Readout, percent_reading, reading
 from triphase.reports.findings import RewardFindings
 from triphase.reports.intervals import Interval
+from triphase.reports.policy_comparison import LengthStratified
 from triphase.reports.reward_quality import Reliability
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from triphase.reports import captions, figures, judgment_figures, score_figures
 from triphase.reports.alarm_line import alarm_line
 from triphase.reports.answers_over_time import PromptCourse, courses_of
 from triphase.reports.contents import RunContents, read_run
-from triphase.reports.evaluation import Sample
 from triphase.reports.figure_readouts import percent_reading, reading
 from triphase.reports.findings import Findings, find
 from triphase.reports.layout import rendered
 from triphase.reports.learning_curve import told
 from triphase.reports.people_wins import PeopleWin, people_wins
+from triphase.reports.policy_comparison import Sample
 from triphase.reports.policy_verdicts import is_hacked, policy_verdicts
 from triphase.reports.rounds import round_rows, rounds_before, rounds_caption, title_of
 from triphase.reports.samples import side_by_side

@@ -11,9 +11,9 @@ from triphase.errors import RunError
 from triphase.records.files import make_directory, write_json
 from triphase.records.paths import refuse_links
 from triphase.reports.comparison import ComparisonFindings, Labelers
+from triphase.reports.file_shapes import misfit
 from triphase.reports.interval_wording import is_above, is_below, percent_interval
 from triphase.reports.intervals import Interval
-from triphase.reports.shapes import misfit
 
 DIRECTORY = "people"
 """In a run: a file for each comparison that people judge."""

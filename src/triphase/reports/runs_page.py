@@ -11,12 +11,12 @@ from triphase.records.files import write_atomically
 from triphase.records.visible import visible
 from triphase.reports import figures
 from triphase.reports.contents import RunContents, read_run
-from triphase.reports.evaluation import Sample, by_prompt
 from triphase.reports.findings import Findings, PolicyFindings, find
 from triphase.reports.interval_wording import percent_interval, signed
 from triphase.reports.layout import rendered
 from triphase.reports.page import PANELS, SCRIPT
 from triphase.reports.people_wins import people_wins
+from triphase.reports.policy_comparison import Sample, by_prompt
 from triphase.reports.policy_verdicts import PolicyVerdict, policy_verdicts
 from triphase.reports.samples import side_by_side
 from triphase.reports.sections import Section

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from triphase.reports.evaluation import Sample
+from triphase.reports.policy_comparison import Sample
 
 MOST_CHARACTERS = 2_000_000
 """Maximum characters of texts on one page; further prompts are left out and counted."""

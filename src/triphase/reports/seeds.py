@@ -7,7 +7,8 @@ from math import sqrt
 from typing import TYPE_CHECKING
 
 from triphase.monitoring.metrics import Row
-from triphase.reports.evaluation import (
+from triphase.reports.intervals import Interval
+from triphase.reports.policy_comparison import (
     ByPrompt,
     Sample,
     best_of,
@@ -17,7 +18,6 @@ from triphase.reports.evaluation import (
     sizes_of,
     win_shares,
 )
-from triphase.reports.intervals import Interval
 from triphase.reports.scored_by import has_own_scorer
 from triphase.reports.two_way_intervals import interval_over_seeds, pooled, pooled_share
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from triphase.reports.contents import RunContents, read_run
-from triphase.reports.evaluation import best_of_n_kl, by_prompt, means, sizes_of, win_shares
+from triphase.reports.file_shapes import shaped_rows
 from triphase.reports.intervals import Interval
 from triphase.reports.overoptimization import Fit, Rollouts, best_of_n_points, fit, path_of, ppo_points
+from triphase.reports.policy_comparison import best_of_n_kl, by_prompt, means, sizes_of, win_shares
 from triphase.reports.rounds import rounds_before
 from triphase.reports.seeds import best_of_gains, differences
-from triphase.reports.shapes import shaped_rows
 from triphase.reports.two_way_intervals import pooled, pooled_share
 
 BEST_OF_N = "best-of-n.jsonl"

@@ -22,8 +22,8 @@ from triphase.errors import SettingsError, TriphaseError
 from triphase.models.chain import base_of, told_of
 from triphase.models.files import check_classifier_files, read_object
 from triphase.models.merging import check_adapter
-from triphase.models.opening import quiet
 from triphase.models.places import directory_of
+from triphase.models.pretrained import quiet
 from triphase.records.hub import bound_hub
 from triphase.records.visible import visible
 from triphase.rewards.options import options_of

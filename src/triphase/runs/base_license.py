@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from triphase.demo.registry import PREFIX
+from triphase.demo.embedded import PREFIX
 from triphase.models.places import is_hub_id
 from triphase.records.hub import bound_hub
 

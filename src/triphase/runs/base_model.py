@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from triphase.datacheck.opening import place_of
-from triphase.demo.registry import public_name
+from triphase.datacheck.model_names import place_of
+from triphase.demo.embedded import public_name
 from triphase.models.loading import choose_device, choose_dtype, load_model
 from triphase.models.quantization import note_of
 from triphase.models.roles import SharedModel

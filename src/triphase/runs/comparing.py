@@ -31,10 +31,10 @@ from triphase.runs.comparison_request import ComparisonRequest
 from triphase.runs.comparison_responses import Asking, Spoken, spoken_by
 from triphase.runs.comparison_sums import watched
 from triphase.runs.criteria import Criterion, criteria_of
+from triphase.runs.human_judges import judged_by_people
 from triphase.runs.judging import scores_by, scores_of, verdicts_by
 from triphase.runs.locking import locked
 from triphase.runs.opening import open_run
-from triphase.runs.people import judged_by_people
 from triphase.runs.session import Run
 from triphase.runs.sides import ComparedPolicy, reference_digest, sides_of
 from triphase.settings.data import SourceSettings

@@ -13,7 +13,7 @@ from triphase.monitoring.progress import Progress
 from triphase.phases.sampling import sample_responses
 from triphase.records.files import append_json_lines
 from triphase.records.types import Prompt
-from triphase.reports.shapes import shaped_rows
+from triphase.reports.file_shapes import shaped_rows
 from triphase.runs.evaluation import acting, encoded, sequence_kl
 from triphase.runs.opening import open_any, open_run
 from triphase.runs.sides import ComparedPolicy

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from triphase.datacheck.opening import place_of as place_of_model
+from triphase.datacheck.model_names import place_of as place_of_model
 from triphase.errors import DataError, SettingsError
 from triphase.records.types import Prompt
 from triphase.rewards.pair_judge import PairJudge

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from triphase.records.files import fingerprint
-from triphase.records.rows import files_of
+from triphase.records.source_rows import files_of
 from triphase.rewards.importing import source_of
 from triphase.runs.dependence import dependent
 from triphase.runs.impact import phases_of

@@ -22,8 +22,8 @@ from triphase.monitoring.memory import memory_errors, peak_gb, restart_peak
 from triphase.monitoring.sums import is_changed, seal, seal_phase
 from triphase.records.files import clear_leftovers, disk_errors, make_directory, write_atomically, write_json
 from triphase.records.paths import refuse_links, refuse_pipes
+from triphase.reports.file_shapes import problem_of
 from triphase.reports.rounds import rounds_before
-from triphase.reports.shapes import problem_of
 from triphase.runs.base_dtype import dtype_in, with_dtype
 from triphase.runs.data_files import fingerprints_of, roles_of, scorer_files
 from triphase.runs.dependence import EVALUATION, FREE, begun_phases, dependent, is_bound

@@ -17,8 +17,8 @@ from triphase.objectives.divergence import kl_k1
 from triphase.phases.sampling import sample_responses
 from triphase.records.files import read_json_lines, write_json_lines
 from triphase.records.types import Response
-from triphase.reports.evaluation import JudgedSample, Sample
-from triphase.reports.shapes import misfit
+from triphase.reports.file_shapes import misfit
+from triphase.reports.policy_comparison import JudgedSample, Sample
 from triphase.rewards.registry import needs_reward_model
 from triphase.rewards.types import Answer
 from triphase.rewards.weighted import units_file

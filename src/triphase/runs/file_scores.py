@@ -13,7 +13,7 @@ from triphase.errors import DataError, RunError
 from triphase.records.lines import RecordError, Row
 from triphase.records.prompt_columns import with_columns
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences
-from triphase.records.rows import read_rows
+from triphase.records.source_rows import read_rows
 from triphase.records.types import Comparison, Demonstration, Prompt
 from triphase.reports.intervals import SHARE, Interval, ratio_over_prompts
 from triphase.rewards.registry import needs_reward_model

@@ -13,7 +13,7 @@ from triphase.monitoring.progress import Progress
 from triphase.records.files import append_json_lines
 from triphase.reports.comparison import Judgment
 from triphase.reports.duels import Duel
-from triphase.reports.shapes import shaped_rows
+from triphase.reports.file_shapes import shaped_rows
 from triphase.rewards.pair_judge import PairVerdict, position_bias
 from triphase.rewards.types import Answer
 from triphase.runs.comparison_responses import Spoken

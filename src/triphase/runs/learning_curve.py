@@ -12,8 +12,8 @@ from triphase.phases.reward_member import Member
 from triphase.records.files import remove_directory, write_json_lines
 from triphase.reports.learning_curve import CurvePoint, told
 from triphase.reports.reward_quality import ScoredPair, accuracy
+from triphase.runs.result_rows import heldout_lines
 from triphase.runs.reward_training import HeldOut, Rankings, phase_of, rankings_of, train
-from triphase.runs.rows import heldout_lines
 from triphase.runs.session import Run
 from triphase.settings.phases import EnsembleSettings
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from triphase import __version__
-from triphase.demo.registry import public_name
-from triphase.records.rows import files_of
+from triphase.demo.embedded import public_name
+from triphase.records.source_rows import files_of
 from triphase.records.visible import as_code
 from triphase.reports.summary_file import FILE_NAME as SUMMARY
 from triphase.reports.summary_file import read_summary

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from triphase.datacheck.opening import place_of
+from triphase.datacheck.model_names import place_of
 from triphase.errors import RunError
 from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, SharedModel

@@ -29,20 +29,20 @@ from triphase.runs.empty_responses import report_empty_samples
 from triphase.runs.evaluation import evaluate_policies
 from triphase.runs.labeling import label
 from triphase.runs.loop_options import kept
-from triphase.runs.phases import ppo_phase_of, sft_phase
+from triphase.runs.phase_setup import ppo_phase_of, sft_phase
 from triphase.runs.preflight import examine_run
+from triphase.runs.result_rows import sample_row
 from triphase.runs.reward_gate import require_reward_model
 from triphase.runs.reward_training import run_reward
 from triphase.runs.rounds import sampled_as, sampled_policy
-from triphase.runs.rows import sample_row
 from triphase.runs.session import Run
 from triphase.runs.store_contents import is_noted, note_sampled
 from triphase.settings.phase_names import SFT, ppo_phase
 from triphase.training.artifacts import is_usable, name_of
 from triphase.training.checkpoint_places import CHECKPOINTS
+from triphase.training.cleanup import settle, share_files
 from triphase.training.finals import save_policy, save_trained, save_whole_model
 from triphase.training.loop import MetricsSink, run_loop
-from triphase.training.settling import settle, share_files
 
 _log = logging.getLogger(__name__)
 # Number of responses that are sampled, and then stored, together.

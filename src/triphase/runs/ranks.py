@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import triphase
-from triphase.datacheck.opening import place_of
+from triphase.datacheck.model_names import place_of
 from triphase.errors import RunError
 from triphase.models.chain import chain_of
 from triphase.models.loading import choose_device

@@ -22,9 +22,9 @@ from triphase.rewards.model import score_samples
 from triphase.runs.empty_responses import usable_groups
 from triphase.runs.loop_options import kept
 from triphase.runs.references import reference_samples
+from triphase.runs.result_rows import hard_lines, heldout_lines
 from triphase.runs.reward_gate import set_refused_aside
 from triphase.runs.rounds import BEFORE, earlier_rankings, newest_round
-from triphase.runs.rows import hard_lines, heldout_lines
 from triphase.runs.session import Run
 from triphase.settings.phase_names import REWARD
 from triphase.settings.phases import RewardSettings

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from triphase.datacheck.opening import place_of
+from triphase.datacheck.model_names import place_of
 from triphase.models.roles import SharedModel
 from triphase.phases.rank_sharing import LedScorer
 from triphase.rewards.model import ModelScorer

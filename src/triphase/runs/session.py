@@ -11,14 +11,14 @@ import torch
 
 from triphase.datacheck.agenda import needs_reward_model
 from triphase.datacheck.examiner import Examiner
-from triphase.datacheck.opening import adapter_note
+from triphase.datacheck.model_names import adapter_note
 from triphase.datacheck.run_data import RunData
 from triphase.datacheck.tokenizer_checks import open_template
-from triphase.demo.registry import gold_of
+from triphase.demo.embedded import gold_of
 from triphase.errors import DataError, RunError, TriphaseError
 from triphase.labeling.work.campaign_plan import learned_from
 from triphase.models.chain import is_adapter
-from triphase.models.opening import notes_on
+from triphase.models.pretrained import notes_on
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.models.sharded_loading import local_part
 from triphase.monitoring.log import QUIET, run_log

@@ -17,7 +17,7 @@ from triphase.monitoring.log import without_secrets
 from triphase.monitoring.progress import SilentProgress
 from triphase.runs.directory import RunDirectory
 from triphase.runs.loop_options import kept
-from triphase.runs.phases import ppo_phase_of, sft_phase
+from triphase.runs.phase_setup import ppo_phase_of, sft_phase
 from triphase.runs.ranks import show_directory
 from triphase.runs.reward_training import follow_reward
 from triphase.runs.session import Run

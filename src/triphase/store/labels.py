@@ -15,7 +15,7 @@ from typing import Any, Self
 from sqlalchemy import Connection, Table, func, insert, select
 
 from triphase.records.types import Comparison, Prompt, RankedGroup, Ranking, Response, Split
-from triphase.store import rows
+from triphase.store import record_rows
 from triphase.store.answers import StoredAnswer
 from triphase.store.checks import RecordRefused, check_answers
 from triphase.store.groups import comparisons_of, ranked_group
@@ -91,7 +91,7 @@ class Labels:
         if split is not None:
             query = query.where(prompts.c.split == split)
         with self.reading() as connection:
-            return [rows.prompt_of(row) for row in connection.execute(query)]
+            return [record_rows.prompt_of(row) for row in connection.execute(query)]
 
     def responses(self, prompt_id: str | None = None) -> list[Response]:
         """All responses, or those to one prompt."""
@@ -99,7 +99,7 @@ class Labels:
         if prompt_id is not None:
             query = query.where(responses.c.prompt_id == prompt_id)
         with self.reading() as connection:
-            return [rows.response_of(row) for row in connection.execute(query)]
+            return [record_rows.response_of(row) for row in connection.execute(query)]
 
     def rankings(self, prompt_id: str | None = None) -> list[Ranking]:
         """The active rankings that become comparisons, all or of one prompt."""
@@ -115,7 +115,7 @@ class Labels:
         if prompt_id is not None:
             query = query.where(rankings.c.prompt_id == prompt_id)
         with self.reading() as connection:
-            return [rows.answer_of(row) for row in connection.execute(query)]
+            return [record_rows.answer_of(row) for row in connection.execute(query)]
 
     def count_responses(self) -> int:
         """The number of responses in the store."""
@@ -158,7 +158,7 @@ def insert_prompts(connection: Connection, added: Sequence[Prompt]) -> int:
     for prompt in added:
         if not prompt.messages or not prompt.id:
             raise RecordRefused("prompt", prompt.id, f"prompt {prompt.id!r} has no id or no messages; give both")
-    new = _new_rows(connection, prompts, "prompt", [rows.prompt_row(prompt) for prompt in added])
+    new = _new_rows(connection, prompts, "prompt", [record_rows.prompt_row(prompt) for prompt in added])
     start: int = connection.execute(select(func.coalesce(func.max(prompts.c.position), -1))).scalar_one()
     _insert(connection, prompts, [{**row, "position": start + 1 + i} for i, row in enumerate(new)])
     return len(new)
@@ -166,7 +166,7 @@ def insert_prompts(connection: Connection, added: Sequence[Prompt]) -> int:
 
 def insert_responses(connection: Connection, added: Sequence[Response]) -> int:
     """Add responses within a transaction; return how many were new."""
-    new = _new_rows(connection, responses, "response", [rows.response_row(response) for response in added])
+    new = _new_rows(connection, responses, "response", [record_rows.response_row(response) for response in added])
     wanted = {row["prompt_id"] for row in new}
     next_position: dict[str, int] = {}
     for ids in _chunks(sorted(wanted)):
@@ -187,7 +187,7 @@ def insert_responses(connection: Connection, added: Sequence[Response]) -> int:
 
 def insert_answers(connection: Connection, added: Sequence[StoredAnswer]) -> int:
     """Add answers within a transaction; return how many were new. Labelers without an account are added."""
-    new = _new_rows(connection, rankings, "ranking", [rows.answer_row(answer) for answer in added])
+    new = _new_rows(connection, rankings, "ranking", [record_rows.answer_row(answer) for answer in added])
     ids = {row["id"] for row in new}
     check_answers(connection, [answer for answer in added if answer.ranking.id in ids])
     names = sorted({row["labeler"] for row in new})

@@ -10,7 +10,7 @@ import pytest
 from triphase.errors import DataError
 from triphase.labeling.exchange.exporting import export_file
 from triphase.labeling.exchange.importing import import_file
-from triphase.records import formulas
+from triphase.records import spreadsheet_formulas
 from triphase.records.reading import stream_preferences
 from triphase.records.types import Message, Prompt, Ranking, Response
 from triphase.settings.data import SourceSettings
@@ -140,8 +140,8 @@ def test_parquet_dates(tmp_path: Path) -> None:
     "text", ["=1+1", "+x", "'=1", "''-x", "'quoted'", "'", "\t", "@a", "＝1", "plain", "-", "", "a'=b"]
 )
 def test_what_stops_a_formula_comes_off_again(text: str) -> None:
-    cell = formulas.protected(text)
-    assert formulas.unprotected(cell) == text
+    cell = spreadsheet_formulas.protected(text)
+    assert spreadsheet_formulas.unprotected(cell) == text
     assert not cell.startswith(("=", "+", "-", "@", "＝", "\t"))
 
 

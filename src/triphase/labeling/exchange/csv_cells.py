@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from triphase.records.formulas import protected
+from triphase.records.spreadsheet_formulas import protected
 from triphase.records.visible import visible_json
 
 

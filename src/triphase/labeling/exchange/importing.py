@@ -21,9 +21,9 @@ from triphase.monitoring.wording import counted
 from triphase.records import foreign, tool_exports
 from triphase.records.lines import Row
 from triphase.records.reading import stream_preferences, stream_prompts
-from triphase.records.registry import PromptRegistry
-from triphase.records.rows import read_rows
+from triphase.records.source_rows import read_rows
 from triphase.records.types import Comparison, Ranking
+from triphase.records.unique_prompts import PromptRegistry
 from triphase.settings.data import SourceSettings
 from triphase.store import Store
 from triphase.store.answers import StoredAnswer

@@ -12,7 +12,7 @@ from triphase.records.conversations import checked_prompt, messages_of
 from triphase.records.lines import Row, kind_of
 from triphase.records.types import Message, Prompt, Ranking, Response
 from triphase.store.answers import StoredAnswer
-from triphase.store.rows import as_json
+from triphase.store.record_rows import as_json
 
 Check = Callable[[Row, str, Any], Any]
 _STATUSES = ("active", "withdrawn", "skipped", "superseded", "late")

@@ -17,7 +17,7 @@ from triphase.labeling.work.answer_content import Asks, Submission
 from triphase.labeling.work.assignment import next_assignment
 from triphase.labeling.work.submission import AnswerError, SlotGone, Stored
 from triphase.settings.schema import LabelingSettings
-from triphase.store.rows import storable
+from triphase.store.record_rows import storable
 
 router = APIRouter(prefix="/api", route_class=GuardedRoute)
 Id = Annotated[int, Field(ge=1, le=2**31 - 1)]

@@ -11,7 +11,7 @@ from triphase.labeling.web.formatting import formatted, may_be_formatted
 from triphase.labeling.work.campaign_plan import campaign_called
 from triphase.labeling.work.submission import latest_guideline
 from triphase.records.visible import visible
-from triphase.store.rows import answer_of
+from triphase.store.record_rows import answer_of
 from triphase.store.schema import assignments, campaigns, guidelines, items, prompts, rankings, responses
 
 _DAY = 86400.0

@@ -18,7 +18,7 @@ from triphase.labeling.web.prompt_browser import first_words
 from triphase.labeling.web.templating import page
 from triphase.labeling.work import accounts, audit, campaigns, invitations, item_plan, labeler_status
 from triphase.labeling.work.people import AccountError
-from triphase.store.rows import storable
+from triphase.store.record_rows import storable
 from triphase.store.schema import flags, guidelines, scores
 
 router = APIRouter(prefix="/lead", route_class=GuardedRoute)

@@ -15,7 +15,7 @@ from triphase.labeling.web.templating import page
 from triphase.labeling.work import campaigns
 from triphase.labeling.work.campaign_plan import TASKS, Campaign, all_campaigns, campaign_called
 from triphase.labeling.work.campaigns import CampaignError
-from triphase.store.rows import storable
+from triphase.store.record_rows import storable
 from triphase.store.schema import guidelines, items, prompts, responses
 
 router = APIRouter(route_class=GuardedRoute)

@@ -18,7 +18,7 @@ from triphase.labeling.work.campaign_plan import known_names
 from triphase.labeling.work.campaigns import CampaignError, require_gold_fits, require_known
 from triphase.labeling.work.conflicts import adjudicate, conflicts
 from triphase.records.cells import MAIN
-from triphase.store.rows import storable
+from triphase.store.record_rows import storable
 
 router = APIRouter(prefix="/lead", route_class=GuardedRoute)
 Word = Annotated[str, Query(max_length=200)]

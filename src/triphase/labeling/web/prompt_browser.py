@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, String, cast, exists, func, or_, sele
 
 from triphase.records.types import Prompt, Response
 from triphase.store.answers import StoredAnswer
-from triphase.store.rows import answer_of, prompt_of, response_of
+from triphase.store.record_rows import answer_of, prompt_of, response_of
 from triphase.store.schema import adjudications, flags, items, prompts, rankings, responses, scores
 
 PAGE_SIZE = 25

@@ -23,7 +23,7 @@ from triphase.labeling.work import accounts, audit, invitations
 from triphase.labeling.work.campaign_plan import all_campaigns, campaign_called
 from triphase.labeling.work.conflicts import conflicts
 from triphase.records.visible import visible, visible_json
-from triphase.store.rows import storable
+from triphase.store.record_rows import storable
 from triphase.store.schema import flags, guidelines
 
 router = APIRouter(prefix="/lead", route_class=GuardedRoute)

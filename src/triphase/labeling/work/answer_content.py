@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Row
 
 from triphase.store.answers import StoredAnswer
-from triphase.store.rows import answer_of
+from triphase.store.record_rows import answer_of
 
 Value = TypeVar("Value")
 

@@ -33,7 +33,7 @@ from sqlalchemy import (
 
 from triphase.errors import TriphaseError
 from triphase.settings.schema import LabelingSettings
-from triphase.store.rows import as_json
+from triphase.store.record_rows import as_json
 from triphase.store.schema import assignments, campaigns, drafts, items, labelers, rankings
 
 _Slot = Row[*tuple[Any, ...]]

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from triphase.store.rows import as_json
+from triphase.store.record_rows import as_json
 from triphase.store.schema import audit
 
 

@@ -21,7 +21,7 @@ from triphase.labeling.work.campaign_plan import (
 from triphase.records.cells import MAIN
 from triphase.settings.schema import LabelingSettings
 from triphase.store.locking import Lock, one_at_a_time
-from triphase.store.rows import as_json
+from triphase.store.record_rows import as_json
 from triphase.store.schema import assignments, campaigns, guidelines, items, prompts, responses
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,58}[A-Za-z0-9._-])?")

@@ -24,7 +24,7 @@ from triphase.settings.schema import LabelingSettings
 from triphase.store import Store
 from triphase.store.checks import RecordRefused
 from triphase.store.locking import Lock, one_at_a_time
-from triphase.store.rows import as_json
+from triphase.store.record_rows import as_json
 from triphase.store.schema import assignments, items, responses
 from triphase.store.schema import scores as scores_table
 

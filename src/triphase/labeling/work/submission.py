@@ -27,7 +27,7 @@ from triphase.labeling.work.answer_content import (
 from triphase.records.types import Ranking
 from triphase.store.answers import Purpose, Status, StoredAnswer
 from triphase.store.identity import ranking_id
-from triphase.store.rows import answer_of, answer_row, as_json
+from triphase.store.record_rows import answer_of, answer_row, as_json
 from triphase.store.schema import assignments, campaigns, drafts, flags, guidelines, items, labelers, rankings
 
 SKIP_REASONS = ("cannot decide", "all alike", "not my field", "unclear prompt", "other language", "other")

@@ -18,8 +18,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from triphase.errors import RunError
+from triphase.training.distributed.agreed_needs import FIRST_BLOCK, HERE, LOADS, Rounds, choose
 from triphase.training.distributed.replicated import ENDED, Replicated
-from triphase.training.distributed.rounds import FIRST_BLOCK, HERE, LOADS, Rounds, choose
 from triphase.training.distributed.types import LeadEnded
 
 if TYPE_CHECKING:

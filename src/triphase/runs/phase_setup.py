@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from triphase.models.policies import policy_for
+from triphase.monitoring.alarm_rules import limits_for
 from triphase.monitoring.metrics import FILE_NAME, read_metrics
-from triphase.monitoring.rules import limits_for
 from triphase.monitoring.samples import FILE_NAME as SAMPLES
 from triphase.monitoring.samples import SampleLog
 from triphase.phases.guards import AlarmGuard
@@ -16,10 +16,10 @@ from triphase.phases.sft import SupervisedPhase
 from triphase.phases.sft_mix import SFTMix, visits
 from triphase.records.mixture import Mixture
 from triphase.rewards.registry import kind_of
+from triphase.runs.generators import shared_generator
+from triphase.runs.result_rows import mixture_figures
 from triphase.runs.rounds import continue_policy
-from triphase.runs.rows import mixture_figures
 from triphase.runs.scoring import shared_scorer
-from triphase.runs.servers import shared_generator
 from triphase.runs.session import Run, as_split
 from triphase.settings.phase_names import REWARD, ppo_phase
 from triphase.settings.ppo import PPOSettings

@@ -12,8 +12,8 @@ from triphase.errors import RunError
 from triphase.training.artifacts import write
 from triphase.training.checkpoint import load_checkpoint, load_latest, newest_whole, save_checkpoint
 from triphase.training.checkpoint_places import kept_steps
+from triphase.training.cleanup import settle, share_files
 from triphase.training.sealed import find_damage
-from triphase.training.settling import settle, share_files
 from triphase.training.weight_differences import packed, unpacked
 
 SIZE = 5000
@@ -130,7 +130,7 @@ def test_a_process_that_ends_anywhere_leaves_whole_checkpoints_and_the_same_end(
             return operation
 
         names = ("write_atomically", "remove_directory", "_linked", "_remove")
-        base = "triphase.training.settling"
+        base = "triphase.training.cleanup"
         wrapped = {name: at(getattr(__import__(base, fromlist=["x"]), name)) for name in names}
         try:
             with mock.patch.multiple(base, **wrapped):
@@ -169,7 +169,7 @@ def test_a_process_that_ends_anywhere_after_an_extension_leaves_whole_checkpoint
     def is_whole(parent: Path) -> bool:
         return all(find_damage(parent / f"{step:06d}") is None for step in kept_steps(parent))
 
-    base = "triphase.training.settling"
+    base = "triphase.training.cleanup"
     names = ("write_atomically", "_linked", "_remove")
     for ending in range(40):
         parent, final = extended(tmp_path / f"killed-{ending}")

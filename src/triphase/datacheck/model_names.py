@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from triphase.demo.registry import PREFIX, model_directory, public_name, require_embedded
+from triphase.demo.embedded import PREFIX, model_directory, public_name, require_embedded
 from triphase.errors import TriphaseError
 from triphase.models.chain import base_of, is_adapter, own_adapter
 from triphase.models.files import check_files

@@ -6,7 +6,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from triphase.reports.evaluation import (
+from triphase.reports.interval_wording import interval_text, percent_interval, signed
+from triphase.reports.intervals import DIFFERENCE, SHARE, Interval, mean_over_prompts, ratio_over_prompts
+from triphase.reports.policy_comparison import (
     Sample,
     best_of,
     best_of_n,
@@ -17,8 +19,6 @@ from triphase.reports.evaluation import (
     mean_value,
     win_rate,
 )
-from triphase.reports.interval_wording import interval_text, percent_interval, signed
-from triphase.reports.intervals import DIFFERENCE, SHARE, Interval, mean_over_prompts, ratio_over_prompts
 from triphase.reports.two_way_intervals import interval_over_seeds, pooled_share
 
 FIRST = {"a": [1.0, 3.0], "b": [2.0], "only-here": [9.0]}

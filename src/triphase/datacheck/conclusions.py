@@ -15,7 +15,7 @@ from triphase.datacheck.source_survey import Examine, SourceSurvey
 from triphase.datacheck.survey import DataSurvey
 from triphase.datacheck.tokenizer_checks import open_template
 from triphase.errors import DataError, TriphaseError
-from triphase.records.rows import files_of
+from triphase.records.source_rows import files_of
 from triphase.settings.schema import RunSettings
 from triphase.tokens.controls import control_names
 

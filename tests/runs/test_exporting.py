@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from triphase.errors import RunError
 from triphase.runs import pipeline
-from triphase.runs.merging import copy_adapter, merge_policy
+from triphase.runs.exporting import copy_adapter, merge_policy
 from triphase.runs.opening import open_policy
 from triphase.training.sealed import find_damage
 

@@ -18,7 +18,7 @@ from tests.runs import small_run
 from tests.settings_text import settings_from_text
 
 from triphase.batches.padding import pad_batch
-from triphase.demo.registry import gold_of
+from triphase.demo.embedded import gold_of
 from triphase.errors import RunError, ServerError, SettingsError, TrainingError
 from triphase.models.roles import POLICY
 from triphase.monitoring.metrics import read_metrics
