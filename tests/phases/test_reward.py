@@ -19,6 +19,7 @@ from triphase.records.types import Pair
 from triphase.rewards.model import score_samples
 from triphase.settings.phases import OptimizerSettings, RewardSettings
 from triphase.tokens.encoding import EncodedGroup
+from triphase.training.distributed.types import Strategy
 from triphase.training.loop import LoopOptions, run_loop
 from triphase.training.stopping import Stopped, StopRequest
 
@@ -106,6 +107,8 @@ def test_scores_of_groups_are_those_of_their_samples() -> None:
     flat = [Encoded(group.prompt, response) for group in groups for response in group.responses]
     found = torch.cat(subject.scores_of(subject.trained))
     assert torch.allclose(found, score_samples(shared, flat, max_tokens=10_000), rtol=0, atol=1e-5)
+    subject.strategy = type("OneOfTwo", (Strategy,), {"world": 2})()  # it has computed all groups of both ranks
+    assert torch.equal(torch.cat(subject.scores_of(subject.trained)), found)
 
 
 def test_a_tie_pulls_scores_together_and_a_soft_label_to_its_odds(tmp_path: Path) -> None:
