@@ -168,7 +168,7 @@ def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Marku
         "overoptimization": figures.overoptimization(
             _named(found.paths), found.best_of_n, found.gold_scale, start=start.name
         ),
-        "alarm_line": alarm_line(found.alarms, {name: rows[-1]["step"] for name, rows in _rows(run).items() if rows}),
+        "alarm_line": alarm_line(found.alarms, {name: rows[-1]["step"] for name, rows in run.ppo_runs.items() if rows}),
         "scores": score_figures.histogram("scores", "Score", _scores(run)),
         "golds": score_figures.histogram("golds", "Gold", _golds(run)),
         "score_and_length": score_figures.score_and_length(runs),
@@ -197,11 +197,6 @@ def _single_values(rows: Sequence[Row]) -> list[tuple[str, str]]:
         (title, percent_reading(rows[0][metric]) if share else reading(rows[0][metric]))
         for metric, title, share in shown
     ]
-
-
-def _rows(run: RunContents) -> dict[str, list[Row]]:
-    """The metrics of every PPO run, by its name."""
-    return run.ppo_runs
 
 
 def _captions(run: RunContents, found: Findings) -> dict[str, str]:
@@ -251,7 +246,7 @@ def _golds(run: RunContents) -> dict[str, list[float]]:
 def _lengths_and_scores(run: RunContents) -> dict[str, tuple[float, float, float, float]]:
     """(length, score) of the first and the last iteration of each run."""
     keys = ("ppo/mean_length", "ppo/proxy_score")
-    have = {name: [row for row in rows if all(key in row for key in keys)] for name, rows in _rows(run).items()}
+    have = {name: [row for row in rows if all(key in row for key in keys)] for name, rows in run.ppo_runs.items()}
     return _named(
         {
             name: tuple(row[key] for row in (rows[0], rows[-1]) for key in keys)
