@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tests.devices import card, steps
 
-from triphase.models.direct import DirectStepper
+from triphase.models.direct import FastDecoder
 from triphase.phases import ppo as ppo_module
 
 
@@ -37,8 +37,8 @@ class Counts:
         with ExitStack() as stack:
             for owner, name, around in (
                 (torch.Tensor, "backward", self._backward),
-                (DirectStepper, "step", self._step),
-                (DirectStepper, "read", self._read),
+                (FastDecoder, "step", self._step),
+                (FastDecoder, "read", self._read),
                 (ppo_module, "accumulate_gradients", self._update),
             ):
                 stack.enter_context(patched(owner, name, around))

@@ -103,7 +103,7 @@ print(counts.update_waits - counts.minibatches - 1, counts.update_microbatches)
 CAPTURED = """
 from tests.devices import card, steps
 import torch
-from triphase.models.direct import DirectStepper
+from triphase.models.direct import FastDecoder
 from triphase.rollouts.captured import CapturedRows
 from triphase.rollouts.decoding import sample
 device = card.install()
@@ -111,9 +111,9 @@ shared = steps.shared_on(device)
 _, prompts = steps.prompts_of(shared)
 with shared.role(steps.REFERENCE), torch.no_grad():
     rows = CapturedRows(
-        shared, DirectStepper(shared.backbone), len(prompts), capacity=40, limit=16, temperature=1.0, choose=sample
+        shared, FastDecoder(shared.backbone), len(prompts), capacity=40, limit=16, temperature=1.0, choose=sample
     )
-    reader = DirectStepper(shared.backbone)
+    reader = FastDecoder(shared.backbone)
     reader.read(prompts, pad_id=0, room=0)
     rows.put(range(len(prompts)), reader, torch.rand(len(prompts), 16, dtype=torch.float64))
     with card.watching() as watch:

@@ -17,8 +17,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from triphase.errors import ModelError
 from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
-from triphase.models.direct import DirectStepper
-from triphase.models.stepping import OwnStepper, stepper_for
+from triphase.models.direct import FastDecoder
+from triphase.models.stepping import HFDecoder, stepper_for
 
 LAYERS = 4
 
@@ -86,7 +86,7 @@ FAMILIES: dict[str, Family] = {
     "LFM 2": Family("lfm2", {"layer_types": ["conv", "full_attention"] * (LAYERS // 2)}, "convolutions in some layers"),
     "Mamba": Family("mamba", {}, "a state instead of attention"),
 }
-_DECODING = {DirectStepper: "own kernels", OwnStepper: "the model's cache"}
+_DECODING = {FastDecoder: "own kernels", HFDecoder: "the model's cache"}
 _MARK = re.compile(r"(<!-- families -->\n).*(<!-- /families -->)", re.DOTALL)
 
 

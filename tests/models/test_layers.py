@@ -69,7 +69,7 @@ def test_a_layer_of_the_same_shape_that_computes_otherwise_is_found_out() -> Non
 
 def test_the_choice_ends_with_the_call() -> None:
     layer = LastLayer(torch.nn.Identity())
-    with layer.choosing(AT):
+    with layer.selecting(AT):
         again = layer.as_now()
         assert layer.at is AT
     assert layer.at is None

@@ -18,7 +18,7 @@ from triphase.models import quantization
 from triphase.models.adapters import LoraLinear
 from triphase.models.backbone import Backbone
 from triphase.models.loading import LoadedModel
-from triphase.models.products import JointMaps
+from triphase.models.products import FusedLinear
 from triphase.models.quantization import QuantizedLinear, kept_codes, note_of, quantize, require_library
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.objectives.invariants import InvariantError
@@ -102,12 +102,12 @@ def test_joint_maps_widen_each_time_and_add_biases_and_updates() -> None:
     quantized = [QuantizedLinear(linear(24, size, bias=size == 8), ByHand()) for size in (16, 8)]
     columns = torch.linspace(-1, 1, 24 * 3).view(24, 3)
     plain = torch.cat([nn.functional.linear(columns.T, q.weight, q.bias).T for q in quantized])
-    bare = JointMaps(quantized)
+    bare = FusedLinear(quantized)
     for _ in range(2):
         ByHand.widened_times = 0
         assert torch.allclose(bare(columns), plain, atol=1e-6)
         assert ByHand.widened_times == len(quantized)  # nothing wide is kept between products
-    ours, theirs = (JointMaps([lora(base) for base in bases]) for bases in (quantized, [wide(q) for q in quantized]))
+    ours, theirs = (FusedLinear([lora(base) for base in bases]) for bases in (quantized, [wide(q) for q in quantized]))
     assert ours.sizes == [16, 8]
     with torch.no_grad():
         assert torch.equal(ours(columns), theirs(columns))

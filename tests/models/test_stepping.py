@@ -8,11 +8,11 @@ from tests.small import random_model, shared_model, stir
 
 from triphase.demo.embedded import model_directory
 from triphase.models.backbone import Backbone
-from triphase.models.direct import DirectStepper
+from triphase.models.direct import FastDecoder
 from triphase.models.direct_layer import DirectLayer
 from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, SharedModel
-from triphase.models.stepping import OwnStepper, WholeStepper, stepper_for, steps_directly, steps_rightly
+from triphase.models.stepping import HFDecoder, WholeStepper, stepper_for, steps_directly, steps_rightly
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Request
 from triphase.settings.schema import AdapterSettings, ModelSettings
@@ -115,7 +115,7 @@ def test_rows_that_join_see_their_own_prompt_alone() -> None:
     shared = shared_model("llama")
     stir(shared, POLICY)
     with shared.role(POLICY):
-        alone, joined = DirectStepper(shared.backbone), DirectStepper(shared.backbone)
+        alone, joined = FastDecoder(shared.backbone), FastDecoder(shared.backbone)
         joined.read([(9, 10, 11, 12), (13, 14)], pad_id=0, room=5)
         joined.step(torch.tensor([8, 9]))
         joined.step(torch.tensor([10, 11]))
@@ -129,10 +129,10 @@ def test_rows_that_join_see_their_own_prompt_alone() -> None:
 
 
 HYBRID = {
-    "linear attention in some layers": ("qwen3_next", OwnStepper),
+    "linear attention in some layers": ("qwen3_next", HFDecoder),
     "a cache of its own": ("minimax", WholeStepper),
     "a state alone": ("mamba", WholeStepper),
-    "half of a head is turned": ("stablelm", OwnStepper),
+    "half of a head is turned": ("stablelm", HFDecoder),
     "pads that the state does not leave out": ("rwkv", WholeStepper),
 }
 
@@ -165,7 +165,7 @@ def _forgets_the_newest(right: Any) -> Any:
 
 def _turns_too_far(right: Any) -> Any:
     def wrong(self: Any, tokens: torch.Tensor) -> None:
-        if isinstance(self, OwnStepper):
+        if isinstance(self, HFDecoder):
             self._positions = self._positions + 1
         else:
             self._places = self._places + 1
@@ -178,7 +178,7 @@ def _keeps_the_wrong_rows(right: Any) -> Any:
     return lambda self, rows: right(self, [0] * len(rows))
 
 
-@pytest.mark.parametrize("kind", [DirectStepper, OwnStepper])
+@pytest.mark.parametrize("kind", [FastDecoder, HFDecoder])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("part", "fault"),
@@ -202,7 +202,7 @@ def test_rows_join_and_leave_where_everything_is_read_again() -> None:
     whole.step(torch.tensor([8, 9]))
     whole.join([(7, 8)], pad_id=0, room=5)
     whole.keep([2, 1])
-    direct = DirectStepper(shared.backbone)
+    direct = FastDecoder(shared.backbone)
     direct.read([(7, 8), (13, 14, 9)], pad_id=0, room=0)
     assert torch.allclose(whole.hidden, direct.hidden, rtol=0, atol=2e-5)
 
@@ -212,4 +212,4 @@ def test_the_embedded_model_is_stepped_directly_in_both_dtypes(dtype: str) -> No
     """Its rare tokens upset bfloat16: a probe of those alone called its cache wrong, and sampling ten times slower."""
     settings = ModelSettings(name=str(model_directory("embedded:smollm2")), dtype=dtype)
     shared = SharedModel(load_model(settings), AdapterSettings(layers=10), seed=0)
-    assert stepper_for(shared.backbone) is DirectStepper
+    assert stepper_for(shared.backbone) is FastDecoder

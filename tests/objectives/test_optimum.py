@@ -183,7 +183,7 @@ def test_ppo_with_k3_in_the_reward_misses_two_tokens_by_far() -> None:
 # The shaping of PPOPhase, whole, for every choice of score_normalization
 
 WORLDS = {"five arms": (five_arms, 0.7), "two tokens": (two_tokens, 1.0), "variable length": (variable_length, 0.7)}
-NO_LIMIT = {"missing_eos_penalty": 0.0, "score_limit": None}
+NO_LIMIT = {"missing_eos_penalty": 0.0, "score_clip": None}
 
 
 def after_pipeline(world: str, pipeline: Pipeline, factor: float = 1.0) -> tuple[float, float]:

@@ -58,13 +58,13 @@ def expected_gradient(
     logprobs = table.log_softmax(-1)[everything[0], everything[1]] * everything[2]
     likelihood = logprobs.detach().sum(1).exp()
     values = torch.zeros(len(logits)).double()
-    sizes = {"responses_per_prompt": count, "batch_size": count, "minibatch_size": count, "score_limit": None}
+    sizes = {"responses_per_prompt": count, "batch_size": count, "minibatch_size": count, "score_clip": None}
     total = torch.zeros(()).double()
     for chosen in product(range(len(likelihood)), repeat=count):
         rows = torch.tensor(chosen)
         rollout = evaluate(world, logits, values, SOUND, *(each[rows] for each in everything))
         one = pipeline(kind, **sizes)
-        shaped = Pipeline(missing_eos_penalty=0.0, score_limit=None) if centered_first else one
+        shaped = Pipeline(missing_eos_penalty=0.0, score_clip=None) if centered_first else one
         rewards = shaped.token_rewards(rollout, kl_coefficient)
         advantages = one.advantages(rollout, rewards, 0.95).advantages
         total = total + likelihood[rows].prod() * (advantages * logprobs[rows]).sum()

@@ -183,7 +183,7 @@ def test_scores_stand_on_the_last_real_token_and_pay_for_a_missing_end() -> None
     shared.adapters.add(POLICY)
     with torch.no_grad():
         shared.score_head.linear.bias.fill_(2.0)
-    chosen = settings(score_normalization="raw", missing_eos_penalty=1.0, score_limit=None)
+    chosen = settings(score_normalization="raw", missing_eos_penalty=1.0, score_clip=None)
     samples = [Encoded((3, 4), (5, 6, 1)), Encoded((3, 4, 5), (7,))]
     found = evaluated(shared, samples, chosen, seed=0, iteration=1)
     rewards, _ = shape_rewards(found, torch.tensor([True, False]), chosen, kl_coefficient=0.0, scale=ScoreScale())

@@ -231,7 +231,7 @@ def test_the_head_shows_its_own_progress_and_training_begins_its_own(tmp_path: P
     features, fits = progress.tracks
     assert (features.done, features.total, features.unit) == (12, 12, "rankings")
     assert fits.done == fits.total == 105
-    assert subject.directory == subject.boundaries.directory == tmp_path  # for trunk states and bad batches
+    assert subject.directory == subject.trunk_cache.directory == tmp_path  # for trunk states and bad batches
     head = subject.state.values.head
     assert head.penalty in [penalty for penalty, _ in head.curve]
     assert head.heldout["reward/heldout_loss"] == subject.heldout_figures()["reward/heldout_loss"]

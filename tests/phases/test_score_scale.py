@@ -68,7 +68,7 @@ def test_each_score_is_measured_by_the_others() -> None:
 
 def test_a_calibrated_score_is_never_rescaled() -> None:
     for rollouts in ([FIRST], [FIRST, LATER], [FIRST, 0.1 * FIRST]):
-        scores, divisor, _ = shaped(rollouts, missing_eos_penalty=0.0, score_limit=None)
+        scores, divisor, _ = shaped(rollouts, missing_eos_penalty=0.0, score_clip=None)
         assert divisor == 1.0
         assert torch.allclose(scores, center_scores(rollouts[-1]), atol=1e-6)
 
@@ -98,7 +98,7 @@ def test_batch_follows_the_rollout() -> None:
 
 
 def test_raw_is_as_it_comes() -> None:
-    scores, divisor, _ = shaped([LATER], score_normalization="raw", missing_eos_penalty=0.0, score_limit=None)
+    scores, divisor, _ = shaped([LATER], score_normalization="raw", missing_eos_penalty=0.0, score_clip=None)
     assert torch.equal(scores, LATER) and divisor == 1.0
 
 
@@ -110,7 +110,7 @@ def test_the_limit_is_around_the_first_rollouts_mean_and_the_penalty_comes_after
     scale = float(FIRST.std(unbiased=False))
     for calibrated, offset, unit in ((True, 0.0, 1.0), (True, -7.0, 1.0), (False, 700.0, scale)):
         scores, _, figures = shaped(
-            [FIRST + offset, LATER + offset], calibrated=calibrated, finished=finished, score_limit=3.0
+            [FIRST + offset, LATER + offset], calibrated=calibrated, finished=finished, score_clip=3.0
         )
         in_units = ((LATER - FIRST.mean()) / unit).clamp(-3.0, 3.0)
         expected = center_scores(in_units - torch.tensor([0.0] * 5 + [1.0]))
@@ -120,7 +120,7 @@ def test_the_limit_is_around_the_first_rollouts_mean_and_the_penalty_comes_after
 
 def test_under_raw_and_batch_the_limit_is_around_nought() -> None:
     for kind in ("raw", "batch"):
-        assert shaped([LATER], score_normalization=kind, score_limit=2.05)[2]["ppo/clipped_scores"] == 0.5
+        assert shaped([LATER], score_normalization=kind, score_clip=2.05)[2]["ppo/clipped_scores"] == 0.5
 
 
 # Scores without spread teach nothing
@@ -183,10 +183,10 @@ def test_an_offset_gives_the_same_curve() -> None:
     [
         {"kl_coefficient": 1000.0},
         {"kl_coefficient": 1e6, "score_normalization": "raw"},
-        {"score_limit": None, "score_normalization": "calibrated"},
-        {"score_limit": None, "score_normalization": "running"},
-        {"score_limit": None, "score_normalization": "batch"},
-        {"score_limit": None, "score_normalization": "raw"},
+        {"score_clip": None, "score_normalization": "calibrated"},
+        {"score_clip": None, "score_normalization": "running"},
+        {"score_clip": None, "score_normalization": "batch"},
+        {"score_clip": None, "score_normalization": "raw"},
     ],
 )
 def test_large_coefficients_and_scores_end_in_no_error(changes: dict[str, Any]) -> None:

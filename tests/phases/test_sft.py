@@ -95,9 +95,9 @@ def test_lora_trains_the_adapter_alone(tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in shared.backbone.model.named_parameters()}
     subject = phase(shared, order=[*range(10)] * 3)
     subject.advance(0)
-    assert subject.boundaries._kept  # other visits of the same samples follow
+    assert subject.trunk_cache._kept  # other visits of the same samples follow
     run_loop(subject, LoopOptions(tmp_path, Lines(), keep=1, every=10))
-    assert not subject.boundaries._kept
+    assert not subject.trunk_cache._kept
     after = dict(shared.backbone.model.named_parameters())
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert all(bool(value.any()) for name, value in shared.adapters.state(REFERENCE).items() if "lora_B" in name)

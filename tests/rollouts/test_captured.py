@@ -10,7 +10,7 @@ from tests.small import random_model, shared_model, stir, tokenizer
 from torch import nn
 
 from triphase.errors import ModelError
-from triphase.models.direct import DirectStepper
+from triphase.models.direct import FastDecoder
 from triphase.models.direct_layer import DirectLayer, rotation_of
 from triphase.models.loading import LoadedModel
 from triphase.models.norms import OneKernel
@@ -116,7 +116,7 @@ def test_queries_and_keys_that_are_turned_together_are_turned_the_same(monkeypat
 def rows_of(made: Any, asked: list[Request], *, capacity: int = 40, limit: int = 12, record: Any = None) -> Any:
     rows = CapturedRows(
         made,
-        DirectStepper(made.backbone),
+        FastDecoder(made.backbone),
         len(asked),
         capacity=capacity,
         limit=limit,
@@ -124,7 +124,7 @@ def rows_of(made: Any, asked: list[Request], *, capacity: int = 40, limit: int =
         choose=sample,
         record=record,
     )
-    reader = DirectStepper(made.backbone)
+    reader = FastDecoder(made.backbone)
     reader.read([each.prompt for each in asked], pad_id=0, room=0)
     rows.put(range(len(asked)), reader, torch.stack([_draws(each.seed, limit) for each in asked]))
     return rows
@@ -136,7 +136,7 @@ def test_log_probabilities_are_those_of_the_decode_loop_to_the_bit_where_the_sha
     made, asked = shared(), requests(6)
     with made.role(ADAPTER), torch.no_grad():
         rows = rows_of(made, asked, record=Recorder())
-        same, usual = DirectStepper(made.backbone), DirectStepper(made.backbone)
+        same, usual = FastDecoder(made.backbone), FastDecoder(made.backbone)
         prompts = [each.prompt for each in asked]
         longest = max(map(len, prompts))
         same.read(prompts, pad_id=0, room=rows.capacity - longest)

@@ -8,7 +8,7 @@ import torch
 from tests.small import random_model, samples, shared_model, stir, tokenizer
 
 from triphase.batches.padding import pad_batch
-from triphase.models.direct import DirectStepper
+from triphase.models.direct import FastDecoder
 from triphase.models.roles import POLICY, SharedModel
 from triphase.rollouts import decoding
 from triphase.rollouts.decoding import LocalGenerator, sample
@@ -157,8 +157,8 @@ def test_a_prompt_that_comes_again_is_read_once(monkeypatch: pytest.MonkeyPatch)
     shared, asked = prepared(), requests(3)
     shared.stepper(None)  # is compared with the full pass, which reads prompts too
     read = []
-    right = DirectStepper._read_rows
-    monkeypatch.setattr(DirectStepper, "_read_rows", lambda self, *rest: read.extend(rest[1]) or right(self, *rest))
+    right = FastDecoder._read_rows
+    monkeypatch.setattr(FastDecoder, "_read_rows", lambda self, *rest: read.extend(rest[1]) or right(self, *rest))
     repeated = [Request(request.prompt, seed) for request in asked for seed in range(4)]
     found = generate(shared, repeated, batch_size=12)
     assert sorted(read) == sorted({request.prompt for request in asked})
@@ -169,13 +169,13 @@ def test_the_next_prompts_take_the_places_of_finished_rows(monkeypatch: pytest.M
     shared, asked = prepared(), requests(60)
     sizes, joined = [], []
     monkeypatch.setattr(decoding, "sample", lambda logits, *rest: sizes.append(len(logits)) or sample(logits, *rest))
-    right = DirectStepper.join
+    right = FastDecoder.join
 
-    def join(self: DirectStepper, prompts: list[tuple[int, ...]], **options: int) -> None:
+    def join(self: FastDecoder, prompts: list[tuple[int, ...]], **options: int) -> None:
         joined.append(len(prompts))
         right(self, prompts, **options)
 
-    monkeypatch.setattr(DirectStepper, "join", join)
+    monkeypatch.setattr(FastDecoder, "join", join)
     found = generate(shared, asked, batch_size=8)
     assert joined and max(sizes) == 8
     # Full but for a quarter of the places, until no prompt waits.

@@ -110,6 +110,24 @@ def test_a_run_directory_with_the_section_labelling_opens_in_silence(
         RunSettings.model_validate({**before, "labeling": {}})
 
 
+def test_the_limit_of_scores_is_told_as_their_clip(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = f"{BASE}ppo: {{score-limit: 3.0}}\nvariants: {{b: {{score_limit: null}}}}\n"
+    settings = settings_from_text(text)
+    assert (settings.ppo.score_clip, settings.ppo_of("b").score_clip) == (3.0, None)
+    assert [record.getMessage() for record in caplog.records] == [
+        "ppo.score_limit is now ppo.score_clip: only the name changed",
+        "variants.b.score_limit is now variants.b.score_clip: only the name changed",
+    ]
+    assert settings_from_text(BASE, {"ppo.score-limit": "2"}).ppo.score_clip == 2.0
+    # A run directory of before is compared with the settings that it was started with.
+    before = settings.model_dump(mode="json")
+    before["arms"] = {"b": {"score_limit": before.pop("variants")["b"]["score_clip"]}}
+    before["ppo"]["score_limit"] = before["ppo"].pop("score_clip")
+    assert RunSettings.model_validate(before) == settings
+    with pytest.raises(SettingsError, match=r"settings:4: ppo\.score_limit: score_limit is the old name of score_clip"):
+        settings_from_text(f"{BASE}ppo: {{score_limit: 3, score_clip: 3}}\n")
+
+
 def test_the_section_arms_is_told_as_variants(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     note = "the settings section arms is now variants; the old name works for one more release"
     text = f"{BASE}arms: {{no-kl: {{kl-coefficient: 0.0}}}}\n"

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from triphase.batches.padding import Layout
-from triphase.models.direct import DirectStepper
+from triphase.models.direct import FastDecoder
 from triphase.models.heads import ScoreHead, ValueHead
 from triphase.models.products import multiply
 from triphase.models.roles import HEAD_ROWS
-from triphase.models.stepping import OwnStepper, has_common_shape
+from triphase.models.stepping import HFDecoder, has_common_shape
 from triphase.models.tracing import DEPTHS, Skeleton, Traced, extrapolated
 from triphase.objectives.logprobs import response_logprobs
 from triphase.rollouts.decoding import sample
@@ -220,7 +220,7 @@ class Work:
 
         def read(part: Skeleton) -> tuple[Traced, Traced]:
             part.freeze()
-            stepper = DirectStepper(part.backbone) if self.steps_directly else OwnStepper(part.backbone)
+            stepper = FastDecoder(part.backbone) if self.steps_directly else HFDecoder(part.backbone)
             # All different: equal prompts would be processed once.
             digits = [(row % self.vocabulary, row // self.vocabulary % self.vocabulary) for row in range(rows)]
             prompts = [([*pair] * prompt)[:prompt] for pair in digits]

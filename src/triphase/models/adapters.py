@@ -121,7 +121,7 @@ class Adapters:
                 self._modules[path] = module
         self.targets = tuple(sorted({path.rsplit(".", 1)[-1] for path in self._modules}))
         self.active: str | None = None
-        backbone.recomputation.recalls.append(self.as_now)
+        backbone.recomputation.restore_hooks.append(self.as_now)
         if not found:
             raise ModelError(
                 f"the layers of {type(backbone.model).__name__} have no linear layers "

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from triphase.batches.padding import Layout
 from triphase.errors import ModelError
 from triphase.models.language_head import logit_map_of
-from triphase.models.layers import FirstLayer, LastLayer, Tokens, chosen, is_common
+from triphase.models.layers import FirstLayer, LastLayer, TokenPositions, gather_positions, is_common
 from triphase.models.quantization import kept_codes
 from triphase.models.recomputation import Recomputation, Recomputed
 from triphase.models.sharding_checks import (
@@ -74,7 +74,7 @@ class Backbone:
         self.recomputation = Recomputation()
         self._first: FirstLayer | None = None
         self._last = LastLayer(layers[-1])
-        self.recomputation.recalls.append(self._last.as_now)
+        self.recomputation.restore_hooks.append(self._last.as_now)
         self._trunk = self._slice(0, self.trunk_layers)
         self._upper = self._slice(self.trunk_layers, self.layer_count)
         self._whole = self._slice(0, self.layer_count)
@@ -167,20 +167,20 @@ class Backbone:
         states: Tensor = self._trunk(inputs_embeds=embedded, use_cache=False, **_arguments(layout)).last_hidden_state
         return states
 
-    def upper(self, boundary: Tensor, layout: Layout | None = None, *, at: Tokens | None = None) -> Tensor:
+    def upper(self, boundary: Tensor, layout: Layout | None = None, *, at: TokenPositions | None = None) -> Tensor:
         """(B, L, d) boundary → hidden states after the last layer and final norm, (B, L, d), or (N, d) of the N in
         ``at``."""
         with nullcontext() if self._first is None else self._first.given(boundary):
             return self._final(self._upper, at, inputs_embeds=boundary, **_arguments(layout))
 
-    def whole(self, input_ids: Tensor, layout: Layout | None = None, *, at: Tokens | None = None) -> Tensor:
+    def whole(self, input_ids: Tensor, layout: Layout | None = None, *, at: TokenPositions | None = None) -> Tensor:
         """(B, L) right-padded ids → final hidden states like `upper`, every weight in the graph (full fine-tuning)."""
         return self._final(self._whole, at, input_ids=input_ids, **_arguments(layout))
 
-    def _final(self, part: nn.Module, at: Tokens | None, **arguments: Tensor) -> Tensor:
-        with self._last.choosing(at if self.chooses else None):
+    def _final(self, part: nn.Module, at: TokenPositions | None, **arguments: Tensor) -> Tensor:
+        with self._last.selecting(at if self.chooses else None):
             hidden: Tensor = part(use_cache=False, **arguments).last_hidden_state
-        return hidden if at is None or self.chooses else chosen(hidden, at)
+        return hidden if at is None or self.chooses else gather_positions(hidden, at)
 
     def decode(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
         """Process (B, T) new ids after the contents of ``cache`` → (B, d) last hidden state, after the final norm.
@@ -219,7 +219,7 @@ class Backbone:
             self._first = layers[0].layer = FirstLayer(layers[0].layer)
         else:
             self._first = layers[0] = FirstLayer(layers[0])
-        self.recomputation.recalls.append(self._first.as_now)
+        self.recomputation.restore_hooks.append(self._first.as_now)
 
 
 def _arguments(layout: Layout | None) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from triphase.models.products import product_dtype
 _READ_TOKENS, _GPU_READ_TOKENS = 2048, 8192
 
 
-class DirectStepper:
+class FastDecoder:
     """Keys and values of a batch of rows, and the step that processes one more token per row.
 
     The adapter that is active when this is constructed is the one that is used.
@@ -121,7 +121,7 @@ class DirectStepper:
         return sum(each.nbytes for each in (*self._keys, *self._values, self._bias, self.hidden))
 
     @torch.no_grad()
-    def take(self, rows: Sequence[int], other: "DirectStepper", others: Sequence[int]) -> None:
+    def take(self, rows: Sequence[int], other: "FastDecoder", others: Sequence[int]) -> None:
         """Copy the rows ``others`` of another stepper into the reserved ``rows``."""
         here, there = (_index(each, self.hidden.device) for each in (rows, others))
         length = min(other._capacity, self._capacity)

@@ -1,4 +1,4 @@
-"""One layer of the common shape in two halves, before and after its attention, as `DirectStepper` runs it."""
+"""One layer of the common shape in two halves, before and after its attention, as `FastDecoder` runs it."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from triphase.models.backbone import Backbone
 from triphase.models.norms import norm_of
-from triphase.models.products import JointMaps
+from triphase.models.products import FusedLinear
 
 
 class DirectLayer:
@@ -23,16 +23,16 @@ class DirectLayer:
         self.width: int = attention.head_dim
         self.scaling: float = attention.scaling
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self._project = JointMaps(projections)
+        self._project = FusedLinear(projections)
         self.key_heads = self._project.sizes[1] // self.width
-        self._output = JointMaps([attention.o_proj])
-        self._widen = JointMaps([layer.mlp.gate_proj, layer.mlp.up_proj])
-        self._narrow = JointMaps([layer.mlp.down_proj])
+        self._output = FusedLinear([attention.o_proj])
+        self._widen = FusedLinear([layer.mlp.gate_proj, layer.mlp.up_proj])
+        self._narrow = FusedLinear([layer.mlp.down_proj])
         self.rotates_together = layer.input_layernorm.weight.is_cuda and not hasattr(attention, "q_norm")
         self._norms = norm_of(layer.input_layernorm), norm_of(layer.post_attention_layernorm)
 
     def refresh(self) -> None:
-        """See `DirectStepper.refresh`."""
+        """See `FastDecoder.refresh`."""
         for maps in (self._project, self._output, self._widen, self._narrow):
             maps.refresh()
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from triphase.records.files import disk_errors
 
 
-class SpillFile:
+class DiskCache:
     """Tensors at byte offsets of an unnamed file.
 
     Attributes:

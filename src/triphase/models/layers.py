@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Tokens = tuple[Tensor, Tensor]
+TokenPositions = tuple[Tensor, Tensor]
 """(N,) rows and (N,) positions of N tokens of a batch; a token may occur more than once."""
 
 
@@ -73,10 +73,10 @@ class LastLayer(WrappedLayer):
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)
-        self.at: Tokens | None = None
+        self.at: TokenPositions | None = None
 
     @contextmanager
-    def choosing(self, at: Tokens | None) -> Iterator[None]:
+    def selecting(self, at: TokenPositions | None) -> Iterator[None]:
         """Select tokens temporarily."""
         before, self.at = self.at, at
         try:
@@ -86,7 +86,7 @@ class LastLayer(WrappedLayer):
 
     def as_now(self) -> AbstractContextManager[None]:
         """A context in which the currently selected tokens are selected."""
-        return self.choosing(self.at)
+        return self.selecting(self.at)
 
     def forward(self, hidden_states: Tensor, *arguments: Any, **options: Any) -> Any:
         """(B, L, d) → (N, d), or (B, L, d) if nothing is selected."""
@@ -98,11 +98,11 @@ class LastLayer(WrappedLayer):
         attention = copy.copy(layer.self_attn)
         attention._modules = {**layer.self_attn._modules, "o_proj": nn.Identity()}
         mixed = attention(hidden_states=layer.input_layernorm(hidden_states), **options)[0]
-        x = chosen(hidden_states, self.at) + layer.self_attn.o_proj(chosen(mixed, self.at))
+        x = gather_positions(hidden_states, self.at) + layer.self_attn.o_proj(gather_positions(mixed, self.at))
         return x + layer.mlp(layer.post_attention_layernorm(x))
 
 
-def chosen(x: Tensor, at: Tokens) -> Tensor:
+def gather_positions(x: Tensor, at: TokenPositions) -> Tensor:
     """(B, L, d) → (N, d) rows of the selected tokens."""
     rows, positions = at
     # One flat index: the backward pass of this is several times faster than that of two.

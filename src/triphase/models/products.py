@@ -91,7 +91,7 @@ def multiply(weight: Tensor, columns: Tensor, out: Tensor | None = None) -> Tens
     return out
 
 
-class JointMaps:
+class FusedLinear:
     """Linear maps that read the same input, with the adapter that is active on construction.
 
     The low-rank updates share one product of their A matrices; they are added, not merged into a copy of W: that costs

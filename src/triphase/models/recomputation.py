@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from triphase.models.layers import WrappedLayer
 
-Recall = Callable[[], AbstractContextManager[None]]
+RestoreHook = Callable[[], AbstractContextManager[None]]
 """Called in the forward pass: returns a context that restores the state of that moment."""
 
 
@@ -22,16 +22,16 @@ class Recomputation:
     """What the layers of one model have in common when they run again.
 
     Attributes:
-        recalls: by the time of the backward pass another adapter may be active, or other tokens selected; each of these
-            restores one such state.
+        restore_hooks: by the time of the backward pass another adapter may be active, or other tokens selected; each
+            of these restores one such state.
     """
 
     def __init__(self) -> None:
-        self.recalls: list[Recall] = []
+        self.restore_hooks: list[RestoreHook] = []
 
-    def recall(self) -> AbstractContextManager[None]:
+    def restored(self) -> AbstractContextManager[None]:
         """A context that restores the current state."""
-        return _all([recall() for recall in self.recalls])
+        return _all([hook() for hook in self.restore_hooks])
 
     def wrap(self, layers: nn.ModuleList) -> nn.ModuleList:
         """The same layers, each of which stores only its input for the backward pass."""
@@ -56,7 +56,7 @@ class Recomputed(WrappedLayer):
     def forward(self, *arguments: Any, **options: Any) -> Any:
         if not torch.is_grad_enabled():
             return self.layer(*arguments, **options)
-        again = self._recomputation.recall()
+        again = self._recomputation.restored()
         return checkpoint(
             self.layer,
             *arguments,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from triphase.batches.padding import Layout
 from triphase.errors import ModelError
-from triphase.models.layers import chosen
+from triphase.models.layers import gather_positions
 
 if TYPE_CHECKING:
     from triphase.models.backbone import Backbone
@@ -94,7 +94,7 @@ def chooses_rightly(backbone: "Backbone") -> bool:
     ids = torch.arange(2 * _PROBE_TOKENS, device=backbone.device).view(2, -1) * 7 % backbone.head_weight.shape[0]
     at = (torch.tensor([0, 1, 1], device=backbone.device), torch.tensor([3, 7, 2], device=backbone.device))
     boundary = backbone.trunk(ids)
-    expected = chosen(backbone.upper(boundary), at)
+    expected = gather_positions(backbone.upper(boundary), at)
     try:
         found = backbone.upper(boundary, at=at)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):

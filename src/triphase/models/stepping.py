@@ -1,7 +1,7 @@
 """One token at a time: the forward pass of generation, with a key-value cache.
 
 transformers' own forward builds masks, copies keys and values and runs general code for each token of a response. If
-`steps_directly` finds that `DirectStepper` computes the same, it is used; a model of another shape is stepped by its
+`steps_directly` finds that `FastDecoder` computes the same, it is used; a model of another shape is stepped by its
 own forward pass, which is slower. In both cases a few steps are compared with the full pass that trains
 (`stepper_for`): if a cache gave other states, tokens would be sampled from another distribution than the trained one,
 so then `WholeStepper` processes all tokens again for each token, which is slow and correct.
@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from triphase.batches.order import microbatches
 from triphase.models.backbone import Backbone
-from triphase.models.direct import DirectStepper
+from triphase.models.direct import FastDecoder
 from triphase.models.direct_layer import DirectLayer, rotation_of
 from triphase.models.layers import is_common
 from triphase.models.products import product_dtype
@@ -33,8 +33,8 @@ _FAILURES = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeE
 _log = logging.getLogger(__name__)
 
 
-class OwnStepper:
-    """Steps by the model's own forward pass, on left-padded rows; the attributes are those of `DirectStepper`."""
+class HFDecoder:
+    """Steps by the model's own forward pass, on left-padded rows; the attributes are those of `FastDecoder`."""
 
     joins = False
 
@@ -84,7 +84,7 @@ class OwnStepper:
 
 
 class WholeStepper:
-    """Processes all tokens of a row again at each step, by the pass that trains; attributes as in `DirectStepper`."""
+    """Processes all tokens of a row again at each step, by the pass that trains; attributes as in `FastDecoder`."""
 
     joins = True
 
@@ -129,12 +129,12 @@ class WholeStepper:
         return found
 
 
-Stepper = DirectStepper | OwnStepper | WholeStepper
+Stepper = FastDecoder | HFDecoder | WholeStepper
 
 
 def stepper_for(backbone: Backbone) -> type[Stepper]:
     """The fastest stepper whose states match the full pass. No adapter may be active."""
-    kinds = ([DirectStepper] if steps_directly(backbone) else []) + [OwnStepper]
+    kinds = ([FastDecoder] if steps_directly(backbone) else []) + [HFDecoder]
     for kind in kinds:
         if steps_rightly(kind, backbone):
             return kind
@@ -189,7 +189,7 @@ def _are_states_of(hidden: Tensor, rows: Sequence[Sequence[int]], backbone: Back
 
 
 def steps_directly(backbone: Backbone) -> bool:
-    """Whether `DirectStepper` computes what the layers compute; False for a layer that it cannot run."""
+    """Whether `FastDecoder` computes what the layers compute; False for a layer that it cannot run."""
     try:
         return _computes_the_same(backbone)
     except _FAILURES:
@@ -198,7 +198,7 @@ def steps_directly(backbone: Backbone) -> bool:
 
 @torch.no_grad()
 def _computes_the_same(backbone: Backbone) -> bool:
-    """Whether `DirectStepper` does what the model's own forward pass does.
+    """Whether `FastDecoder` does what the model's own forward pass does.
 
     It compares the input of the first layer, each layer individually on the model's own input to it, and the final
     norm: over many layers of bfloat16 the two would drift apart by rounding alone.
@@ -220,7 +220,7 @@ def _computes_the_same(backbone: Backbone) -> bool:
 
 
 def has_common_shape(backbone: Backbone) -> bool:
-    """Whether the layers have the shape that `DirectStepper` supports, with their weights present; `steps_directly`
+    """Whether the layers have the shape that `FastDecoder` supports, with their weights present; `steps_directly`
     compares what they compute."""
     return not backbone.sharded and all(is_common(layer) for layer in backbone.layers) and backbone.attends_fully
 

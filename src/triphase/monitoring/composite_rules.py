@@ -171,7 +171,7 @@ _FAR = (
     "{limit:.0f}): the scorer has seen nothing like these responses."
 )
 _FAR_REMEDY = (
-    "raise ppo.kl_coefficient or set ppo.score_limit; rank samples of this policy and train the scorer on them."
+    "raise ppo.kl_coefficient or set ppo.score_clip; rank samples of this policy and train the scorer on them."
 )
 
 

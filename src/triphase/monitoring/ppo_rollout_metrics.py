@@ -25,7 +25,7 @@ _RESET = Condition(
     "from the first reset on, where ppo.reference_reset_every is set",
     lambda run: run.ppo.reference_reset_every is not None,
 )
-_LIMITED = Condition("where ppo.score_limit is set", lambda run: run.ppo.score_limit is not None)
+_LIMITED = Condition("where ppo.score_clip is set", lambda run: run.ppo.score_clip is not None)
 _SERVED = Condition("where servers sample (rollouts)", lambda run: run.rollouts.by_servers)
 _WEIGHED = Condition(
     "where servers sample and ppo.importance_limit is set",
@@ -221,7 +221,7 @@ PPO_ROLLOUT_METRICS = (
     Metric(
         "ppo/clipped_scores",
         "share",
-        "share of responses whose score was cut at score_limit",
+        "share of responses whose score was cut at score_clip",
         _EPISODES,
         "near 0",
         better="lower",

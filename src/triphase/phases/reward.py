@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from triphase.batches.order import microbatches
 from triphase.batches.padding import TokenBatch, pad_batch
 from triphase.batches.sharing import GroupBatch, packed_length, pad_groups
-from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, SharedModel
+from triphase.models.trunk_cache import TrunkCache
 from triphase.monitoring.progress import Progress, SilentProgress
 from triphase.phases.cross_fit import CrossFit
 from triphase.phases.guards import judge_by
@@ -94,14 +94,14 @@ class RewardPhase(HalvesMicrobatches, Phase):
         self.owners = strategy.divided(self.lengths)
         self.start_features: Tensor | None = None
         self._like = like or self
-        self.boundaries: Boundaries = like.boundaries if like is not None else self._new_boundaries()
+        self.trunk_cache: TrunkCache = like.trunk_cache if like is not None else self._new_trunk_cache()
 
     def _heads(self) -> dict[str, nn.Parameter]:
         """The trained tensors besides the adapter."""
         return {f"score_head.{name}": value for name, value in self.head.named_parameters()}
 
-    def _new_boundaries(self) -> Boundaries:
-        return Boundaries(
+    def _new_trunk_cache(self) -> TrunkCache:
+        return TrunkCache(
             self.shared,
             self.lengths,
             self._batch,
@@ -119,7 +119,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
     def open(self, directory: Path) -> None:
         """Cache boundary states, and store non-finite batches, in ``directory``."""
         self.directory = directory
-        self.boundaries.directory = self.boundaries.directory or directory
+        self.trunk_cache.directory = self.trunk_cache.directory or directory
 
     def start(self) -> None:
         """Fit the head, unless it has been fitted."""
@@ -141,7 +141,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
 
     def close(self) -> None:
         """Release the cached states."""
-        self.boundaries.close()
+        self.trunk_cache.close()
 
     def begin(self, directory: Path, progress: Progress) -> None:
         """Fit the head and show the result, unless ``directory`` contains a checkpoint to resume from."""
@@ -186,7 +186,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
         for places in self._parts(members):
             part = [members[place] for place in places]
             batch = self._batch(part)
-            self._keep(found, places, part, figure(batch, self.boundaries.of(part, batch)).cpu())
+            self._keep(found, places, part, figure(batch, self.trunk_cache.of(part, batch)).cpu())
             if on_part is not None:
                 on_part(len(part))
         return gathered(self.strategy, found, [self.sizes[member] for member in members], width=width)
@@ -248,7 +248,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
 
     def _loss(self, members: Sequence[int], group_count: int) -> PairLoss:
         batch = self._batch(members)
-        hidden = self._features(batch, self.boundaries.of(members, batch))
+        hidden = self._features(batch, self.trunk_cache.of(members, batch))
         scores = self.head(hidden) + self._left_out(members, hidden)
         return pair_loss(scores, *self._records(members), self.settings, group_count, self.member.counts_of(members))
 

@@ -70,8 +70,8 @@ def shape_scores(
     keeps_scale = kind in ("calibrated", "running")
     if keeps_scale:
         scores = scale.normalized(scores)
-    if settings.score_limit is not None:
-        scores, clipped = clip_scores(scores, settings.score_limit)
+    if settings.score_clip is not None:
+        scores, clipped = clip_scores(scores, settings.score_clip)
         figures["ppo/clipped_scores"] = clipped / len(scores)
     scores = penalize_unfinished(scores, finished, settings.missing_eos_penalty)
     if keeps_scale:

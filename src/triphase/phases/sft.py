@@ -14,8 +14,8 @@ import torch
 
 from triphase.batches.order import microbatches
 from triphase.batches.padding import TokenBatch, pad_batch
-from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, SharedModel
+from triphase.models.trunk_cache import TrunkCache
 from triphase.objectives.supervised import response_nll
 from triphase.phases.guards import judge_by
 from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
@@ -63,7 +63,7 @@ class SupervisedPhase(HalvesMicrobatches, Phase):
         self.state = TrainingState(updater, PhaseState())
         self.lengths = [sample.length for sample in self.samples]
         self.owners = strategy.divided(self.lengths)
-        self.boundaries = Boundaries(
+        self.trunk_cache = TrunkCache(
             shared,
             self.lengths,
             self._batch,
@@ -82,7 +82,7 @@ class SupervisedPhase(HalvesMicrobatches, Phase):
 
     def open(self, directory: Path) -> None:
         """Cache boundary states, and store non-finite batches, in ``directory``."""
-        self.directory = self.boundaries.directory = directory
+        self.directory = self.trunk_cache.directory = directory
 
     def judge(self, position: int, metrics: Mapping[str, float]) -> Judged:
         """By the held-out loss."""
@@ -90,7 +90,7 @@ class SupervisedPhase(HalvesMicrobatches, Phase):
 
     def finish(self) -> None:
         """Release the cached states, and all gradients."""
-        self.boundaries.close()
+        self.trunk_cache.close()
         self.shared.adapters.train_only(None)
         self.shared.backbone.model.requires_grad_(False)
 
@@ -141,7 +141,7 @@ class SupervisedPhase(HalvesMicrobatches, Phase):
 
     def _loss(self, indices: Sequence[int], tokens: int) -> torch.Tensor:
         batch = self._batch(indices)
-        boundary = None if self.adapter is None else self.boundaries.of(indices, batch)
+        boundary = None if self.adapter is None else self.trunk_cache.of(indices, batch)
         output = self.shared.policy_output(batch, boundary, adapter=self.adapter, temperature=1.0)
         loss, _ = response_nll(output.logprobs, batch.response_mask, token_count=tokens)
         return loss

@@ -103,7 +103,7 @@ class TwoHeadPhase(RewardPhase):
 
     def _loss(self, members: Sequence[int], group_count: int) -> PairLoss:
         batch = self._batch(members)
-        hidden = self._features(batch, self.boundaries.of(members, batch))
+        hidden = self._features(batch, self.trunk_cache.of(members, batch))
         both = self._scored_by_both(hidden)
         counts = self.member.counts_of(members)
         found = pair_loss(

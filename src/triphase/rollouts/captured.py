@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from triphase.batches.transfers import to_device
-from triphase.models.direct import DirectStepper
+from triphase.models.direct import FastDecoder
 from triphase.models.products import multiply
 from triphase.models.roles import SharedModel
 from triphase.rollouts.graphs import NotRecordedError, Record, Step
@@ -43,7 +43,7 @@ class CapturedRows:
     def __init__(
         self,
         shared: SharedModel,
-        stepper: DirectStepper,
+        stepper: FastDecoder,
         places: int,
         *,
         capacity: int,
@@ -96,7 +96,7 @@ class CapturedRows:
         return min(width, self.places)
 
     @torch.no_grad()
-    def put(self, places: Sequence[int], other: DirectStepper, uniforms: Tensor) -> None:
+    def put(self, places: Sequence[int], other: FastDecoder, uniforms: Tensor) -> None:
         """Start a response in each of ``places``: the prompts are the rows of ``other``, (N, limit) their draws."""
         self._stepper.take(places, other, range(len(places)))
         index = to_device(torch.tensor(places), self.counts.device)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from triphase.errors import ModelError
-from triphase.models.direct import DirectStepper
+from triphase.models.direct import FastDecoder
 from triphase.models.products import multiply
 from triphase.models.roles import SharedModel
 from triphase.models.stepping import Stepper
@@ -80,7 +80,7 @@ class LocalGenerator:
         """Whether the step is captured: on a GPU, unless something prevents it, which is then logged once."""
         if self._shared.loaded.capture_decoding == "off" or not _is_card(self._shared.device):
             return False
-        if isinstance(stepper, DirectStepper):
+        if isinstance(stepper, FastDecoder):
             return True
         self._go_without(
             f"the layers of {type(self._shared.backbone.model).__name__} are not of the Llama, "

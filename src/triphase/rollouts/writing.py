@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from triphase.models.direct import DirectStepper
+from triphase.models.direct import FastDecoder
 from triphase.models.roles import SharedModel
 from triphase.rollouts.captured import LOOK_EVERY, CapturedRows, Choose
 from triphase.rollouts.graphs import Record
@@ -113,7 +113,7 @@ class CapturedWriter:
         return finished
 
     def _read(self, rows: CapturedRows, places: Sequence[int], requests: Sequence[Request]) -> None:
-        reader = DirectStepper(self._shared.backbone)
+        reader = FastDecoder(self._shared.backbone)
         reader.read([request.prompt for request in requests], pad_id=self._shared.template.pad_id, room=0)
         rows.put(places, reader, torch.stack([self._draws(request.seed, rows.limit) for request in requests]))
 
@@ -131,7 +131,7 @@ class CapturedWriter:
         del kept  # its memory is needed
         return CapturedRows(
             self._shared,
-            DirectStepper(self._shared.backbone),
+            FastDecoder(self._shared.backbone),
             count,
             capacity=length,
             limit=baked.limit,

@@ -101,7 +101,7 @@ class PPOSettings(Settings):
     missing_eos_penalty: NonNegative = 1.0
     """Subtracted from the score of a response without end-of-sequence token, in the unit of kl_coefficient (under
     `batch` and `raw`, in the scorer's own unit)."""
-    score_limit: PositiveFloat | None = 5.0
+    score_clip: PositiveFloat | None = 5.0
     """Scores are clipped to ± this many standard deviations from the mean of the first rollout, which is the SFT
     policy's (under `batch` and `raw`, to ± this in the scorer's own unit); `null` does not clip."""
     importance_limit: PositiveFloat | None = None

@@ -13,6 +13,7 @@ SECTIONS = {"labelling": "labeling", "arms": "variants"}
 _PPO: dict[str, tuple[str, dict[Any, Any], str]] = {
     "standardise_advantages": ("standardize_advantages", {True: True, False: False}, "only the spelling changed"),
     "reward": ("scorer", {}, "both set the scorer"),
+    "score_limit": ("score_clip", {}, "only the name changed"),
     "standardise_scores": (
         "score_normalization",
         {True: "batch", False: "raw"},
@@ -23,15 +24,20 @@ _PPO: dict[str, tuple[str, dict[Any, Any], str]] = {
 
 
 def with_new_sections(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run with every section under its current name.
+    """The settings of a run with every section under its current name, and so the settings of each variant.
 
     Raises:
-        ValueError: a section is given under both names.
+        ValueError: a section or a setting of a variant is given under both names.
     """
     for old, new in SECTIONS.items():
         if old in values and new in values:
             raise ValueError(f"{old} is the old name of {new}; give {new} alone")
-    return {SECTIONS.get(name, name): value for name, value in values.items()}
+    found = {SECTIONS.get(name, name): value for name, value in values.items()}
+    if isinstance(variants := found.get("variants"), Mapping):
+        found["variants"] = {
+            name: with_new_names(own) if isinstance(own, Mapping) else own for name, own in variants.items()
+        }
+    return found
 
 
 def note_old_section(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Hidden states at the boundary, cached for samples that are visited more than once.
+"""Hidden states of the trunk at its boundary, cached for samples that are visited more than once.
 
 A matrix product may round a row differently depending on the other rows of the batch. So samples are divided into
 groups once, by their lengths alone, and the states of a group are always computed together: at the first visit of one
@@ -16,12 +16,12 @@ from torch import Tensor
 from triphase.batches.order import microbatches
 from triphase.batches.sharing import Batch
 from triphase.batches.transfers import to_device
-from triphase.models.disk_cache import SpillFile
+from triphase.models.disk_cache import DiskCache
 from triphase.models.roles import SharedModel
 from triphase.settings.schema import AdapterSettings
 
 
-class Boundaries:
+class TrunkCache:
     """The boundary of each sample: from memory, from a file, or computed at each visit.
 
     Attributes:
@@ -51,7 +51,7 @@ class Boundaries:
         self._groups: dict[int, list[int]] = {}
         self._kept: dict[int, Tensor] = {}
         self._places: dict[int, int] = {}
-        self._file: SpillFile | None = None
+        self._file: DiskCache | None = None
         if not shared.backbone.trunk_layers:
             return
         again = [index for index, count in enumerate(visits) if count > 1]
@@ -110,7 +110,7 @@ class Boundaries:
             state = states[row, : self._lengths[index]]
             if index in self._places:
                 if self._file is None:
-                    self._file = SpillFile(self._file_size, self.directory)
+                    self._file = DiskCache(self._file_size, self.directory)
                 self._file.write(self._places[index], state)
             else:
                 self._kept[index] = state.clone()

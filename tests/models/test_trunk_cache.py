@@ -12,8 +12,8 @@ from tests.small import samples, shared_model
 from triphase.batches.order import microbatches
 from triphase.batches.padding import pad_batch
 from triphase.errors import RunError
-from triphase.models.boundaries import Boundaries
-from triphase.models.disk_cache import SpillFile
+from triphase.models.disk_cache import DiskCache
+from triphase.models.trunk_cache import TrunkCache
 from triphase.settings.schema import AdapterSettings
 
 MADE = samples(9)
@@ -25,10 +25,10 @@ def make_batch(indices):
     return pad_batch([MADE[index] for index in indices], pad_id=0)
 
 
-def kept(shared, memory: float = 1.0, file: float = 0.0, **options) -> Boundaries:
+def kept(shared, memory: float = 1.0, file: float = 0.0, **options) -> TrunkCache:
     chosen = {"visits": [2] * len(MADE), "max_tokens": 40, **options}
     budgets = AdapterSettings(trunk_cache_gb=memory, trunk_file_gb=file)
-    return Boundaries(shared, [sample.length for sample in MADE], make_batch, budgets=budgets, **chosen)
+    return TrunkCache(shared, [sample.length for sample in MADE], make_batch, budgets=budgets, **chosen)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -102,7 +102,7 @@ def test_the_budgets_count_what_is_kept() -> None:
 
 
 def test_a_spill_file_gives_back_what_was_put_in(tmp_path: Path) -> None:
-    file = SpillFile(1 << 16, tmp_path / "deeper")
+    file = DiskCache(1 << 16, tmp_path / "deeper")
     made = {0: torch.randn(5, 7), 140: torch.randn(3, 2).to(torch.bfloat16), 4096: torch.arange(9)}
     for offset, tensor in made.items():
         file.write(offset, tensor)
@@ -115,13 +115,13 @@ def test_a_spill_file_gives_back_what_was_put_in(tmp_path: Path) -> None:
 
 def test_its_space_is_reserved_and_a_full_disk_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=str(tmp_path)):
-        SpillFile(1 << 60, tmp_path)
+        DiskCache(1 << 60, tmp_path)
 
 
 def test_a_killed_process_leaves_no_file(tmp_path: Path) -> None:
     program = (
-        "import os, sys, signal, torch; from pathlib import Path; from triphase.models.disk_cache import SpillFile\n"
-        "file = SpillFile(1 << 20, Path(sys.argv[1])); file.write(0, torch.ones(1000))\n"
+        "import os, sys, signal, torch; from pathlib import Path; from triphase.models.disk_cache import DiskCache\n"
+        "file = DiskCache(1 << 20, Path(sys.argv[1])); file.write(0, torch.ones(1000))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
