@@ -278,7 +278,7 @@ def test_the_table_of_what_verbs_call_late_is_what_a_type_checker_reads() -> Non
 
 
 SEALED = "triphase.training.sealed"
-OPENERS = {f"triphase.training.{name}" for name in ("artifacts", "checkpoint", "checkpoint_places", "settling")}
+OPENERS = {f"triphase.training.{name}" for name in ("artifacts", "checkpoint", "checkpoint_places", "cleanup")}
 
 
 def users_of(module: str, sources: Mapping[str, str]) -> set[str]:

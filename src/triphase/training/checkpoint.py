@@ -2,7 +2,7 @@
 
 They contain adapters, heads, Adam's moments and counters, never the base, as safetensors and JSON. A damaged or
 half-written one is reported and the previous one is used. When a phase is finished, redundant parts are removed
-(`settling`): such a checkpoint has another format, so that an older version reports it and reads none of it.
+(`cleanup`): such a checkpoint has another format, so that an older version reports it and reads none of it.
 """
 
 import json
