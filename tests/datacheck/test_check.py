@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.settings_text import settings_from_text
+from triphase.datacheck.judge import EXACT_BYTES
 
 from triphase.cli.main import main
 from triphase.datacheck import survey_parts
 from triphase.datacheck import tokenizer_checks as hazards
-from triphase.datacheck.judge import EXACT_BYTES
 from triphase.datacheck.lengths import SourceLengths
 from triphase.datacheck.model_names import place_of
 from triphase.datacheck.run_data import RunData

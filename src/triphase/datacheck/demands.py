@@ -198,9 +198,9 @@ def _examine_services(settings: RunSettings, steps: tuple[str, ...], lent: Calla
                 VLLMServer(client).require_up()
 
 
-def _require_start_of_critic(settings: RunSettings, arm: str | None) -> None:
+def _require_start_of_critic(settings: RunSettings, variant: str | None) -> None:
     """Refuse a critic that starts from a reward model which a scorer of a custom kind does not read."""
-    ppo, section = settings.ppo_of(arm), "ppo" if arm is None else f"arms.{arm}"
+    ppo, section = settings.ppo_of(variant), "ppo" if variant is None else f"variants.{variant}"
     if ppo.critic_start == "reward" and not registry.needs_reward_model(ppo.scorer):
         raise SettingsError(
             f"{section}.critic_start: reward needs a reward model, and a scorer of kind {ppo.scorer.chosen} scores in "
