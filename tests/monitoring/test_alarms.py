@@ -57,6 +57,7 @@ def sound_run(iterations: int = 20, seed: int = 0, batch: int = 32) -> list[Row]
                 "ppo/ratio_max": 2 + abs(noise(0, 0.5)),
                 "ppo/explained_variance": 0.5 * part + noise(0, 0.1),
                 "ppo/length_score_correlation": noise(0, 0.18),
+                "ppo/witness_score_correlation": 0.8 - 0.1 * part + noise(0, 0.07),
                 "ppo/distinct_2": 0.8 - 0.1 * part + noise(0, 0.03),
                 "ppo/self_similarity": max(0.0, 0.2 + noise(0, 0.04)),
                 "ppo/repeated_2": max(0.0, 0.05 + noise(0, 0.015)),
@@ -89,7 +90,8 @@ def test_a_sound_run_raises_nothing_at_any_batch_size(batch: int) -> None:
         rows = sound_run(30, seed=seed, batch=batch)
         for row in rows:  # what can be no share and no correlation
             row["ppo/eos_rate"] = min(1.0, max(0.0, row["ppo/eos_rate"]))
-            row["ppo/length_score_correlation"] = max(-0.99, min(0.99, row["ppo/length_score_correlation"]))
+            for name in ("ppo/length_score_correlation", "ppo/witness_score_correlation"):
+                row[name] = max(-0.99, min(0.99, row[name]))
             row["ppo/ratio_max"] = min(9.0, row["ppo/ratio_max"])
         assert [alarm.line() for alarm in find_alarms(rows, Limits(calibrated=True))] == []
 
@@ -212,6 +214,7 @@ def test_a_critic_is_not_judged_before_it_has_had_time() -> None:
         ("length-growth", "ppo/mean_length", lambda _, __: 32.0, 12),
         ("length-shrinkage", "ppo/mean_length", lambda _, __: 5.0, 12),
         ("clip-fraction", "ppo/clip_fraction", lambda _, __: 0.6, 12),
+        ("witness-disagreement", "ppo/witness_score_correlation", lambda _, __: 0.2, 13),
         ("repetition", "ppo/distinct_2", lambda _, __: 0.2, 12),
         ("self-similarity", "ppo/self_similarity", lambda _, __: 0.8, 12),
         ("repetition", "ppo/repeated_2", lambda _, __: 0.5, 12),

@@ -16,6 +16,7 @@ from triphase.phases.rollout_metrics import (
     distinct_bigrams,
     figures_of,
     repeated_bigrams,
+    within_prompts,
 )
 from triphase.records.types import Message, Prompt
 from triphase.rewards.types import Scores
@@ -52,7 +53,7 @@ def test_a_rollout_by_hand() -> None:
         "gold_score": 4.0, "gold_deviation": 2.0, "length_score_correlation": 1.0, "length_gold_correlation": 1.0,
         "distinct_2": 6 / 10, "repeated_2": 1 / 12, "repeated_2_deviation": 1 / 12, "self_similarity": 3 / 8,
         "self_similarity_deviation": 1 / 8, "reference_perplexity": math.exp(8 / 4), "witness_score": 4.0,
-        "reference_kl": (-8 - 7 - 6 - 7) / 2,
+        "reference_kl": (-8 - 7 - 6 - 7) / 2, "reference_kl_per_token": (-8 - 7 - 6 - 7) / 4,
         "witness_score_deviation": 1.0, "witness_score_correlation": -1.0,
     }  # fmt: skip
     found = figures_of(experience, advantages, samples)
@@ -71,6 +72,15 @@ def test_correlation_by_hand_and_absent_where_one_side_does_not_vary() -> None:
     assert correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
     assert correlation([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8)
     assert correlation([2, 2], [1, 5]) is None and correlation([1, 2], [3, 3]) is None
+    assert correlation([1, 2, 3], [0.1] * 3) is None and correlation([0.1] * 3, [1, 2, 3]) is None  # by rounding, too
+
+
+def test_values_within_prompts_by_hand() -> None:
+    assert within_prompts("aabac", [1.0, 3.0, 9.0, 5.0, 7.0]) == [-2.0, 0.0, 0.0, 2.0, 0.0]
+    # Across prompts the longer responses have the lower scores, within each the higher ones.
+    lengths, scores = (within_prompts("ppqq", each) for each in ([9.0, 8.0, 2.0, 1.0], [1.0, 0.0, 6.0, 5.0]))
+    assert correlation(lengths, scores) == pytest.approx(1)
+    assert within_prompts("aaa", [0.1] * 3) == [0.0] * 3
 
 
 def test_distinct_bigrams_by_hand() -> None:

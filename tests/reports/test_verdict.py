@@ -203,6 +203,10 @@ def test_a_witness_says_what_can_be_said_without_gold(empty: RunContents) -> Non
     likely = "Reward hacking: likely. In training, the reward model's score rose from"
     assert any(sentence.startswith(likely) for sentence in parted.sentences)
     assert "proxy-without-witness" not in sound.sentences[-1]
+    doubtful = [row | {"ppo/witness_score_correlation": 0.1, "ppo/episodes": 64.0 * row["step"]} for row in rows(0.0)]
+    told = verdict(empty, ppo=doubtful, samples=held_out).sentences
+    assert any(sentence.startswith("Reward hacking: cannot be determined by the witness.") for sentence in told)
+    assert not any("none seen" in sentence for sentence in told)
 
 
 def test_variants_that_hacked_are_named(empty: RunContents) -> None:

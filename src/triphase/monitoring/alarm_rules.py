@@ -49,6 +49,8 @@ class Limits:
     """Rise of the share of repeated neighboring words within a response."""
     alike_rise: float = 0.3
     """Rise of the share of four-word sequences that also occur in responses to other prompts."""
+    agreement: float = 0.5
+    """Correlation of the scores of reward model and witness; below it, over half of their variance is noise."""
     certainty: float = 3.5
     """Standard errors by which a value must differ from the start (or gold from its peak) before an alarm."""
     margin: float = 2.0
@@ -207,6 +209,16 @@ RULES = (
         lambda limits, _: limits.clip_fraction,
         "{value:.0%} of the tokens are clipped and give no gradient (limit {limit:.0%}).",
         "lower ppo.optimizer.learning_rate or ppo.epochs.",
+    ),
+    Rule(
+        "witness-disagreement",
+        "ppo/witness_score_correlation",
+        False,
+        lambda limits, _: limits.agreement,
+        "the scores of the reward model and of the witness, which learned from other comparisons, have a correlation "
+        "of only {value:.2f} (limit {limit:.2f}): what the score prefers here is mostly noise.",
+        "collect more comparisons, or several of each prompt (labeling.overlap_share, labeling.rankings_per_prompt); "
+        "raise ppo.kl_coefficient.",
     ),
     Rule(
         "repetition",

@@ -17,6 +17,7 @@ _VARIES = Condition("where neither length nor score is constant", certain=False)
 _GOLD_VARIES = Condition(
     "where evaluation.gold is set and neither length nor gold score is constant", _has_gold, certain=False
 )
+_SEVERAL = Condition("where responses to one prompt differ in length, and such responses in score", certain=False)
 _WORDS = Condition("where a response has two words", certain=False)
 _FOUR_WORDS = Condition("where a response has four words", certain=False)
 _SINCE_START = Condition("unless the run was started by an older version", certain=False)
@@ -65,6 +66,14 @@ PPO_ROLLOUT_METRICS = (
         "Σ_t [log π(a_t) − log π_ref(a_t)] under the rollout policy (k1, sum over tokens)",
         _EPISODES,
         "0 at the first iteration, then rises slowly; short responses: under about 10",
+        better="lower",
+    ),
+    Metric(
+        "ppo/reference_kl_per_token",
+        "nats per token",
+        "log π(a_t) − log π_ref(a_t) under the rollout policy (k1)",
+        _RESPONSE_TOKENS,
+        "0 at the first iteration, then rises slowly; a rise of ppo/reference_kl alone is longer responses",
         better="lower",
     ),
     Metric(
@@ -143,6 +152,14 @@ PPO_ROLLOUT_METRICS = (
         _EPISODES,
         "within ± 0.4, or near ppo/length_gold_correlation",
         when=_VARIES,
+    ),
+    Metric(
+        "ppo/length_score_correlation_within",
+        "−1 to 1",
+        "the same of both less their means over the responses to the same prompt",
+        "responses of the rollout to prompts that have several",
+        "within ± 0.4; unlike ppo/length_score_correlation it does not depend on which prompts get long responses",
+        when=_SEVERAL,
     ),
     Metric(
         "ppo/length_gold_correlation",

@@ -110,6 +110,7 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
     surprises = ((experience.entropy * mask).sum(1) / mask.sum(1)).tolist()
     repeated = [repeated_bigrams(sample.response) for sample in samples]
     alike = shared_with_others([(sample.prompt.id, sample.response) for sample in samples])
+    ids = [sample.prompt.id for sample in samples]
     figures = {
         "ppo/proxy_score": float(experience.scores.mean()),
         "ppo/score_deviation": float(experience.scores.std(unbiased=False)),
@@ -125,6 +126,7 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
         "ppo/explained_variance": None if explained is None else float(explained),
         "ppo/length_score_correlation": correlation(lengths, scores),
         "ppo/length_gold_correlation": correlation(lengths, golds) if len(golds) == len(lengths) else None,
+        "ppo/length_score_correlation_within": correlation(*(within_prompts(ids, each) for each in (lengths, scores))),
         "ppo/distinct_2": distinct_bigrams([sample.response for sample in samples]),
         "ppo/repeated_2": sum(repeated) / len(repeated),
         "ppo/repeated_2_deviation": deviation(repeated),
@@ -135,6 +137,7 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
     figures |= {f"{PREFIX}{name}": mean for name, mean in experience.scored.part_means().items()}
     figures |= monitor_figures(experience.scored.monitors, scores)
     figures["ppo/reference_kl"] = float(reference_kl(experience.logprobs, experience.reference_logprobs, mask))
+    figures["ppo/reference_kl_per_token"] = figures["ppo/reference_kl"] * len(samples) / int(mask.sum())
     if experience.penalty_logprobs is not None:
         figures["ppo/penalty_kl"] = float(reference_kl(experience.logprobs, experience.penalty_logprobs, mask))
     return {name: value for name, value in figures.items() if value is not None}
@@ -166,11 +169,25 @@ def deviation(values: Sequence[float]) -> float:
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Pearson's correlation; None if one of the two does not vary."""
+    if min(first) == max(first) or min(second) == max(second):
+        return None
     count = len(first)
     mean_first, mean_second = sum(first) / count, sum(second) / count
     covariance = sum((a - mean_first) * (b - mean_second) for a, b in zip(first, second, strict=True))
     variance = sum((a - mean_first) ** 2 for a in first) * sum((b - mean_second) ** 2 for b in second)
     return covariance / math.sqrt(variance) if variance > 0 else None
+
+
+def within_prompts(prompts: Sequence[str], values: Sequence[float]) -> list[float]:
+    """The values less the mean of those of the same prompt, so that 0 stands for a prompt with a single one."""
+    groups: dict[str, list[float]] = {}
+    for prompt, value in zip(prompts, values, strict=True):
+        groups.setdefault(prompt, []).append(value)
+    # The mean of equal values can differ from them by rounding, and what is left would have a correlation.
+    means = {
+        prompt: group[0] if min(group) == max(group) else sum(group) / len(group) for prompt, group in groups.items()
+    }
+    return [value - means[prompt] for prompt, value in zip(prompts, values, strict=True)]
 
 
 def distinct_bigrams(texts: Sequence[str]) -> float | None:

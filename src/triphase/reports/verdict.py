@@ -4,6 +4,7 @@ exploited?"""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from triphase.monitoring.alarms import Alarm
 from triphase.monitoring.wording import percent
 from triphase.reports.contents import RunContents
 from triphase.reports.findings import Findings, PolicyFindings
@@ -143,13 +144,7 @@ def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None, *, j
                 f"{score_of(run.settings)} rose."
             )
     elif any("ppo/witness_score" in row for row in run.ppo):
-        fooled = [alarm for alarm in alarms if alarm.name == "proxy-without-witness" and alarm.lasting]
-        sentences.append(
-            f"Reward hacking: likely. In training, {fooled[0].message}"
-            if fooled
-            else "Reward hacking: none seen by the witness, a reward model trained on other "
-            "comparisons; it cannot detect errors that both reward models share."
-        )
+        sentences.append(_by_witness([alarm for alarm in alarms if alarm.lasting]))
     elif run.ppo and judged:
         sentences.append("Reward hacking: there is no gold score; people's preferences are the only evidence.")
     elif run.ppo:
@@ -161,6 +156,18 @@ def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None, *, j
         names = ", ".join(alarm.name for alarm in others)
         sentences.append(f"{len(others)} alarm{'s' if len(others) > 1 else ''} in training: {names}.")
     return tuple(sentences)
+
+
+def _by_witness(lasting: Sequence[Alarm]) -> str:
+    told = {alarm.name: alarm.message for alarm in lasting}
+    if "proxy-without-witness" in told:
+        return f"Reward hacking: likely. In training, {told['proxy-without-witness']}"
+    if "witness-disagreement" in told:
+        return f"Reward hacking: cannot be determined by the witness. In training, {told['witness-disagreement']}"
+    return (
+        "Reward hacking: none seen by the witness, a reward model trained on other "
+        "comparisons; it cannot detect errors that both reward models share."
+    )
 
 
 def _evidence(run: RunContents, message: str | None, ppo: PolicyFindings | None) -> str:

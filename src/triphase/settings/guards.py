@@ -24,6 +24,7 @@ AlarmName = Literal[
     "score-out-of-range",
     "score-without-spread",
     "self-similarity",
+    "witness-disagreement",
 ]
 
 
