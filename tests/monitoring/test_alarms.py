@@ -60,6 +60,7 @@ def sound_run(iterations: int = 20, seed: int = 0, batch: int = 32) -> list[Row]
                 "ppo/witness_score_correlation": 0.8 - 0.1 * part + noise(0, 0.07),
                 "ppo/distinct_2": 0.8 - 0.1 * part + noise(0, 0.03),
                 "ppo/self_similarity": max(0.0, 0.2 + noise(0, 0.04)),
+                "ppo/common_opening": min(1.0, max(0.0, 0.1 + noise(0, 0.05))),
                 "ppo/repeated_2": max(0.0, 0.05 + noise(0, 0.015)),
                 "ppo/episodes": float(batch * iteration),
                 **{name: value * (1 + noise(0, 0.12)) for name, value in DEVIATIONS.items()},
@@ -70,7 +71,11 @@ def sound_run(iterations: int = 20, seed: int = 0, batch: int = 32) -> list[Row]
 
 def spoiled(metric: str, value: Callable[[int, float], float], since: int = 11, until: int = 99) -> list[Row]:
     rows = sound_run()
-    if metric in ("ppo/mean_length", "ppo/self_similarity"):  # a judge who likes it would be a reason
+    if metric in (
+        "ppo/mean_length",
+        "ppo/self_similarity",
+        "ppo/common_opening",
+    ):  # a judge who likes it would be a reason
         for row in rows:
             row["ppo/gold_score"] = 0.1
     for row in rows:
@@ -217,6 +222,7 @@ def test_a_critic_is_not_judged_before_it_has_had_time() -> None:
         ("witness-disagreement", "ppo/witness_score_correlation", lambda _, __: 0.2, 13),
         ("repetition", "ppo/distinct_2", lambda _, __: 0.2, 12),
         ("self-similarity", "ppo/self_similarity", lambda _, __: 0.8, 12),
+        ("self-similarity", "ppo/common_opening", lambda _, __: 0.9, 12),
         ("repetition", "ppo/repeated_2", lambda _, __: 0.5, 12),
         ("critic-not-learning", "ppo/explained_variance", lambda _, __: -0.3, 20),
         ("proxy-without-gold", "ppo/gold_score", lambda step, _: 0.4 - 0.3 * (step - 10), 14),

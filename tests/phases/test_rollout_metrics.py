@@ -11,6 +11,7 @@ from triphase.phases.experience import Experience
 from triphase.phases.rollout_metrics import (
     Excerpt,
     Means,
+    common_opening,
     correlation,
     deviation,
     distinct_bigrams,
@@ -52,6 +53,7 @@ def test_a_rollout_by_hand() -> None:
         "entropy_deviation": 0.5, "mean_length": 2.0, "length_deviation": 1.0, "eos_rate": 0.5, "mean_return": 2.0,
         "gold_score": 4.0, "gold_deviation": 2.0, "length_score_correlation": 1.0, "length_gold_correlation": 1.0,
         "distinct_2": 6 / 10, "repeated_2": 1 / 12, "repeated_2_deviation": 1 / 12, "self_similarity": 3 / 8,
+        "common_opening": 1 / 2,
         "self_similarity_deviation": 1 / 8, "reference_perplexity": math.exp(8 / 4), "witness_score": 4.0,
         "reference_kl": (-8 - 7 - 6 - 7) / 2, "reference_kl_per_token": (-8 - 7 - 6 - 7) / 4,
         "witness_score_deviation": 1.0, "witness_score_correlation": -1.0,
@@ -86,6 +88,12 @@ def test_values_within_prompts_by_hand() -> None:
 def test_distinct_bigrams_by_hand() -> None:
     assert distinct_bigrams(["a b a b", "A B"]) == pytest.approx(2 / 4)
     assert distinct_bigrams(["word", ""]) is None
+
+
+def test_the_most_common_opening_by_hand() -> None:
+    texts = ["Dear friend of mine", "dear Friend of all", "dear friend", "so it goes", "well so it goes"]
+    assert common_opening(texts) == 2 / 4  # of those with three words, whatever their case
+    assert common_opening(["two words", ""]) is None
 
 
 def test_repeated_bigrams_and_deviations_by_hand() -> None:

@@ -48,7 +48,7 @@ class Limits:
     repeated_rise: float = 0.2
     """Rise of the share of repeated neighboring words within a response."""
     alike_rise: float = 0.3
-    """Rise of the share of four-word sequences that also occur in responses to other prompts."""
+    """Rise of the share of four-word sequences that also occur in responses to other prompts, or of one opening."""
     agreement: float = 0.5
     """Correlation of the scores of reward model and witness; below it, over half of their variance is noise."""
     certainty: float = 3.5
@@ -134,6 +134,17 @@ RULES = (
         "{value:.0%} of the four-word sequences occur in responses to other prompts too, up "
         "from {start:.0%} at the start: the policy gives the same answer to everything.",
         "raise ppo.kl_coefficient; inspect what the samples have in common.",
+        relative=True,
+        unless_gold_rose=True,
+    ),
+    Rule(
+        "self-similarity",
+        "ppo/common_opening",
+        True,
+        lambda limits, start: start + limits.alike_rise,
+        "{value:.0%} of the responses begin with the same three words, up from {start:.0%} at the start: the policy "
+        "opens every answer alike.",
+        "raise ppo.kl_coefficient; inspect whether the scorer rewards this opening.",
         relative=True,
         unless_gold_rose=True,
     ),

@@ -37,7 +37,7 @@ _DEVIATIONS = {
     "ppo/reward_disagreement": "ppo/reward_disagreement_deviation",
     "ppo/witness_score": "ppo/witness_score_deviation",
 }
-_SHARES = ("ppo/eos_rate",)
+_SHARES = ("ppo/eos_rate", "ppo/common_opening")
 _CORRELATIONS = (
     "ppo/length_score_correlation",
     "ppo/length_gold_correlation",

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -130,6 +131,7 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
         "ppo/distinct_2": distinct_bigrams([sample.response for sample in samples]),
         "ppo/repeated_2": sum(repeated) / len(repeated),
         "ppo/repeated_2_deviation": deviation(repeated),
+        "ppo/common_opening": common_opening([sample.response for sample in samples]),
         "ppo/self_similarity": sum(alike) / len(alike) if alike else None,
         "ppo/self_similarity_deviation": deviation(alike) if alike else None,
         "ppo/reference_perplexity": math.exp(-float(masked_mean(experience.reference_logprobs, mask))),
@@ -208,6 +210,12 @@ def shared_with_others(answers: Sequence[tuple[str, str]]) -> list[float]:
         for sequence in found:
             prompts.setdefault(sequence, set()).add(prompt)
     return [sum(len(prompts[each]) > 1 for each in found) / len(found) for _, found in sequences if found]
+
+
+def common_opening(texts: Sequence[str]) -> float | None:
+    """The largest share of the texts of at least three words that begin with the same three; None if there are none."""
+    openings = Counter(tuple(words[:3]) for words in (text.lower().split() for text in texts) if len(words) >= 3)
+    return max(openings.values()) / openings.total() if openings else None
 
 
 def four_words(text: str) -> set[tuple[str, ...]]:
