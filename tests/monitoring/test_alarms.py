@@ -142,6 +142,9 @@ def test_responses_may_shrink_while_the_judge_likes_it() -> None:
     for row in rows:
         del row["ppo/gold_score"]
     assert the_alarm(rows).name == "length-shrinkage"
+    for share, told in ((0.3, []), (0.9, ["length-shrinkage"])):  # nobody knows gold: does length explain the gain?
+        explained = [row | {"ppo/length_share_of_gain": share} for row in rows]
+        assert [alarm.name for alarm in find_alarms(explained)] == told
 
 
 def test_a_score_that_follows_length_is_told_where_the_judge_does_not() -> None:

@@ -29,6 +29,8 @@ class Limits:
     """Mean length over its start, and start over mean length."""
     length_correlation: float = 0.4
     """Absolute correlation of length and score."""
+    length_share: float = 0.5
+    """Share of the gain in score that length must explain for shorter responses to be a problem without known gold."""
     length_moved: float = 1.25
     """Growth or shrinkage of the length that makes a correlation of length and score a problem without known gold."""
     explained_variance: float = -0.05
@@ -123,6 +125,8 @@ class Rule:
     """A maximum, whose error is unknown: only the limit decides, at two iterations as with the others."""
     unless_gold_rose: bool = False
     """Silent while a known gold score is significantly above its start: the judge prefers the change."""
+    unless_gained_apart: bool = False
+    """Without gold, silent while the score's gain has causes other than length (`ppo/length_share_of_gain`)."""
 
 
 RULES = (
@@ -212,6 +216,7 @@ RULES = (
         "check whether the scorer prefers short responses; lower ppo.missing_eos_penalty.",
         relative=True,
         unless_gold_rose=True,
+        unless_gained_apart=True,
     ),
     Rule(
         "clip-fraction",

@@ -114,6 +114,9 @@ def _threshold_hits(rule: Rule, rows: Rows, limits: Limits) -> list[Hit]:
     if rule.relative:
         found = [each for each in found if each.start.step < each.now.step - rule.window + 1]
     liked = _steps_with_more_gold(rows, limits) if rule.unless_gold_rose else set()
+    if rule.unless_gained_apart and not any("ppo/gold_score" in row for row in rows):
+        shares = moments(rows, "ppo/length_share_of_gain", window=rule.window)
+        liked |= {each.now.step for each in shares if each.now.value < limits.length_share}
     return [
         Hit(each.now.step, _numbers(rule, each, limits), rule.message, rule.remedy)
         for each in found
