@@ -50,7 +50,9 @@ class Limits:
     repeated_rise: float = 0.2
     """Rise of the share of repeated neighboring words within a response."""
     alike_rise: float = 0.3
-    """Rise of the share of four-word sequences that also occur in responses to other prompts, or of one opening."""
+    """Rise of the share of four-word sequences that also occur in responses to other prompts."""
+    opening_rise: float = 0.5
+    """Rise of the share of responses that begin with the most common first word."""
     agreement: float = 0.5
     """Correlation of the scores of reward model and witness; below it, over half of their variance is noise."""
     certainty: float = 3.5
@@ -145,9 +147,9 @@ RULES = (
         "self-similarity",
         "ppo/common_opening",
         True,
-        lambda limits, start: start + limits.alike_rise,
-        "{value:.0%} of the responses begin with the same three words, up from {start:.0%} at the start: the policy "
-        "opens every answer alike.",
+        lambda limits, start: start + limits.opening_rise,
+        "{value:.0%} of the responses begin with the same word, up from {start:.0%} for the most common one at the "
+        "start: the policy opens every answer alike.",
         "raise ppo.kl_coefficient; inspect whether the scorer rewards this opening.",
         relative=True,
         unless_gold_rose=True,

@@ -19,7 +19,7 @@ _GOLD_VARIES = Condition(
 )
 _SEVERAL = Condition("where responses to one prompt differ in length, and such responses in score", certain=False)
 _WORDS = Condition("where a response has two words", certain=False)
-_THREE_WORDS = Condition("where a response has three words", certain=False)
+_WORD = Condition("where a response has a word", certain=False)
 _FOUR_WORDS = Condition("where a response has four words", certain=False)
 _SINCE_START = Condition("unless the run was started by an older version", certain=False)
 _GAINED = Condition("where the mean score is 2 standard errors above that of the first rollout", certain=False)
@@ -197,11 +197,11 @@ PPO_ROLLOUT_METRICS = (
     Metric(
         "ppo/common_opening",
         "share",
-        "share of responses that begin with the most common opening of three words",
-        "responses of the rollout that have three words",
-        "near its start; a rise by 0.3 is one opening for everything",
+        "share of responses that begin with the most common first word",
+        "responses of the rollout that have a word",
+        "near its start; a rise by 0.5 is one opening for everything",
         better="lower",
-        when=_THREE_WORDS,
+        when=_WORD,
     ),
     Metric(
         "ppo/self_similarity",

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from string import punctuation
 
 from triphase.models.roles import SharedModel
 from triphase.monitoring.score_parts import PREFIX
@@ -213,8 +214,8 @@ def shared_with_others(answers: Sequence[tuple[str, str]]) -> list[float]:
 
 
 def common_opening(texts: Sequence[str]) -> float | None:
-    """The largest share of the texts of at least three words that begin with the same three; None if there are none."""
-    openings = Counter(tuple(words[:3]) for words in (text.lower().split() for text in texts) if len(words) >= 3)
+    """The largest share of the texts with a word that begin with the same one, in any case; None if there are none."""
+    openings = Counter(words[0].strip(punctuation) for words in (text.lower().split() for text in texts) if words)
     return max(openings.values()) / openings.total() if openings else None
 
 
