@@ -6,7 +6,8 @@ The tiny task, whole, with each seed; PPO keeps the checkpoint of every fifth it
 --checkpoint best` chooses (by held-out score less KL, or by the witness) is held against the gold score of all of them
 on the same held-out prompts, which is asked here alone. Reached is (gold of the chosen − gold of the SFT policy) /
 (gold of the best − gold of the SFT policy), so that 0.9 is within 10 %; the best of several noisy means is a little too
-high, so no choice is sure of 1. Prints a line for each seed, how many reach 0.9, and, last, one JSON line.
+high, so no choice is sure of 1. Prints a line for each seed, how many reach 0.9, and, last, one JSON line, which has
+score and KL of all candidates too.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from triphase.models.roles import SharedModel
 from triphase.monitoring.progress import SilentProgress
 from triphase.phases.sampling import sample_responses
 from triphase.runs import pipeline
+from triphase.runs.best_checkpoint import read_choice
 from triphase.runs.checkpoint_selection import choose_best
 from triphase.runs.checkpoints import load_policy_at
 from triphase.runs.session import Run, prepare
@@ -74,7 +76,8 @@ def measured(run: Run) -> dict[str, Any]:
     run.forget_model()
     chosen, best = choose_best(run), max(golds, key=lambda each: golds[each])
     reached = (golds[chosen] - start) / (golds[best] - start) if golds[best] > start else None
-    return {"chosen": chosen, "best": best, "start": start, "golds": golds, "reached": reached}
+    found = {"chosen": chosen, "best": best, "start": start, "golds": golds, "reached": reached}
+    return found | {"candidates": (read_choice(run.path) or {}).get("candidates")}
 
 
 def main() -> None:
