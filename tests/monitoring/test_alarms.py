@@ -145,6 +145,10 @@ def test_responses_may_shrink_while_the_judge_likes_it() -> None:
     for share, told in ((0.3, []), (0.9, ["length-shrinkage"])):  # nobody knows gold: does length explain the gain?
         explained = [row | {"ppo/length_share_of_gain": share} for row in rows]
         assert [alarm.name for alarm in find_alarms(explained)] == told
+    for correlation, expected in ((0.8, set()), (0.2, {"length-shrinkage", "witness-disagreement"})):
+        judged = [row | {"ppo/witness_score": 0.1 * row["step"], "ppo/witness_score_deviation": 0.9} for row in rows]
+        judged = [row | {"ppo/witness_score_correlation": correlation} for row in judged]
+        assert {alarm.name for alarm in find_alarms(judged) if alarm.lasting} == expected
 
 
 def test_a_score_that_follows_length_is_told_where_the_judge_does_not() -> None:

@@ -126,7 +126,8 @@ class Rule:
     exact: bool = False
     """A maximum, whose error is unknown: only the limit decides, at two iterations as with the others."""
     unless_gold_rose: bool = False
-    """Silent while a known gold score is significantly above its start: the judge prefers the change."""
+    """Silent while gold (if it is unknown, a witness that agrees) is significantly above its start: the judge prefers
+    the change."""
     unless_gained_apart: bool = False
     """Without gold, silent while the score's gain has causes other than length (`ppo/length_share_of_gain`)."""
 

@@ -113,7 +113,7 @@ def _threshold_hits(rule: Rule, rows: Rows, limits: Limits) -> list[Hit]:
     found = moments(rows, rule.metric, window=rule.window, of=rule.of)
     if rule.relative:
         found = [each for each in found if each.start.step < each.now.step - rule.window + 1]
-    liked = _steps_with_more_gold(rows, limits) if rule.unless_gold_rose else set()
+    liked = _steps_that_the_judge_prefers(rows, limits) if rule.unless_gold_rose else set()
     if rule.unless_gained_apart and not any("ppo/gold_score" in row for row in rows):
         shares = moments(rows, "ppo/length_share_of_gain", window=rule.window)
         liked |= {each.now.step for each in shares if each.now.value < limits.length_share}
@@ -139,10 +139,13 @@ def _is_beyond(rule: Rule, each: Drift, limits: Limits) -> bool:
     return each.now.error is not None and beyond > limits.margin * each.now.error
 
 
-def _steps_with_more_gold(rows: Rows, limits: Limits) -> set[int]:
-    """The iterations at which a known gold score is significantly above its start."""
+def _steps_that_the_judge_prefers(rows: Rows, limits: Limits) -> set[int]:
+    """The iterations at which gold is significantly above its start; without gold the witness, while it agrees."""
+    by_gold = any("ppo/gold_score" in row for row in rows)
+    agreement = [] if by_gold else moments(rows, "ppo/witness_score_correlation")
+    doubted = {each.now.step for each in agreement if each.now.value < limits.agreement}
     return {
         each.now.step
-        for each in moments(rows, "ppo/gold_score")
+        for each in moments(rows, "ppo/gold_score" if by_gold else "ppo/witness_score")
         if each.now.value > each.start.value and each.now.differs(each.start, limits.certainty)
-    }
+    } - doubted
