@@ -45,7 +45,7 @@ def test_a_run_with_everything_emits_every_declared_metric_and_nothing_else(tmp_
     write_data(tmp_path)
     chosen = settings(
         tmp_path,
-        ppo={**PPO, "score_clip": 0.5, "sft_mix": 0.1, "reference_reset_every": 1},
+        ppo={**PPO, "responses_per_prompt": 2, "score_clip": 0.5, "sft_mix": 0.1, "reference_reset_every": 1},
         guards={"on_alarm": "rollback"},
     )
     several = {"ensemble": EnsembleSettings(members=2), "witness": True, "length": "two-heads"}
