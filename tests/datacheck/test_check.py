@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.settings_text import settings_from_text
-from triphase.datacheck.judge import EXACT_BYTES
 
 from triphase.cli.main import main
 from triphase.datacheck import survey_parts
 from triphase.datacheck import tokenizer_checks as hazards
+from triphase.datacheck.conclusions import EXACT_BYTES
 from triphase.datacheck.lengths import SourceLengths
 from triphase.datacheck.model_names import place_of
 from triphase.datacheck.run_data import RunData
@@ -462,7 +462,7 @@ def test_records_that_repeat_a_prompt_with_another_value_of_a_column_are_counted
     assert [line.split("/")[-1] for line in said if "repeat a prompt" in line] == [counted]
     assert dict(prompts[0].columns) == {"want": "sun"} and dict(prompts[1].columns) == {"want": "song", "more": 1}
     for limit in (EXACT_BYTES, 0):  # as data that is too large to be encoded in a survey
-        monkeypatch.setattr("triphase.datacheck.judge.EXACT_BYTES", limit)
+        monkeypatch.setattr("triphase.datacheck.conclusions.EXACT_BYTES", limit)
         assert main(["check", str(config)]) == 0
         assert capsys.readouterr().out.replace("\n", "").count(counted) == 1
     written(tmp_path / "p.jsonl", [*WANTED, *again, {"prompt": "mud", "want": "\ud800"}])

@@ -70,7 +70,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], str]] = {
         records.parquet_rows: parquet_rows _checked_texts
         records.paths: is_file_name data_files _require_one_split data_file
         records.reading: _records
-        records.rows: _rows _file_rows _renamed
+        records.source_rows: _rows _file_rows _renamed
         """,
     ),
     "the model, without its weights": (
@@ -78,7 +78,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], str]] = {
         """
         datacheck.tokenizer_checks: open_template
         demo.cache: cache_of cached_directory
-        demo.registry: require_embedded
+        demo.embedded: require_embedded
         demo.smollm: _convert
         models.adapters: Adapters.__init__
         models.backbone: _name_of_layers _name_of_final_norm
@@ -88,7 +88,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], str]] = {
         models.language_head: logit_map_of
         models.loading: choose_device require_capture
         models.merging: check_adapter
-        models.opening: opening open_config open_weights
+        models.pretrained: opening open_config open_weights
         models.places: directory_of _refuse_pipes fetched
         models.quantization: linear_maps
         tokens.shipped_templates: give_template
@@ -104,7 +104,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "the scorer, opened and asked for two scores": (
         ("no such function", "a function that raises", "a judge without an address", "a scorer's token is not set",
-         "an arm's scorer's token is not set", "no such kind of scorer"),
+         "a variant's scorer's token is not set", "no such kind of scorer"),
         """
         models.files: check_classifier_files
         rewards.classifier: *
@@ -122,7 +122,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "servers, asked whether they are up": (
         ("a server is away", "a server's token is not set", "a scorer's token is not set",
-         "an arm's scorer's token is not set"),
+         "a variant's scorer's token is not set"),
         """
         rollouts.client: *
         rollouts.vllm_server: VLLMServer._require_response
@@ -180,7 +180,7 @@ REASONS: dict[str, str] = {
         reports.answers_over_time: _courses
         reports.contents: read_run _parsed _records
         reports.people_wins: people_wins
-        reports.shapes: require_shape shaped_rows
+        reports.file_shapes: require_shape shaped_rows
         reports.summary_file: read_summary
         rewards.kept_answers: _read
         rewards.weighted: WeightedScorer._units_with _read
@@ -206,7 +206,7 @@ REASONS: dict[str, str] = {
         training.distributed.fsdp2: Sharded._load_too _Agreed.__call__
         training.distributed.joining: _are_divided _met _take_card
         training.distributed.replicated: Replicated._await Replicated._answered
-        training.distributed.rounds: Rounds.say Rounds._require_life
+        training.distributed.agreed_needs: Rounds.say Rounds._require_life
         training.distributed.types: Strategy.require_same
         """,
     "another command; `run` only imports it": """
@@ -233,7 +233,7 @@ REASONS: dict[str, str] = {
         models.policies: _load
         phases.critic: start_critic
         phases.estimators: require_same_estimator
-        records.registry: PromptRegistry.add
+        records.unique_prompts: PromptRegistry.add
         rollouts.vllm_server: rank_limit
         runs.session: Run.prompts Run.model
         store.checks: check_answers
