@@ -2,6 +2,7 @@
 
     python -m benchmarks.gpu [--shapes 1b,3b,8b] [--layers third,all] [--seconds 400] [--json FILE]
     python -m benchmarks.gpu --tiny          the same on a tiny shape, on any device
+    python -m benchmarks.gpu --peer PATH     beside TRL 1.12's PPO: a directory with its packages, or a Python
 
 Measured are the card's rate of products and its memory bandwidth; tokens per second of supervised fine-tuning, pairs a
 second of the reward model, new tokens per second of generation at batches of 8, 64 and 256, and an iteration of PPO
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from benchmarks.gpu_peer import PEER, existing, peer_row
 from triphase.footprints.cost import CostModel
 from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
@@ -73,6 +76,7 @@ def main() -> None:
     for shape in options.shapes.split(","):
         for layers in options.layers.split(","):
             parts = {"ppo": _ppo} if layers == "all" else {"generation": _generation, "ppo": _ppo}
+            parts |= {PEER: partial(_peer, rows)} if options.peer else {}
             parts |= {"sft": _sft, "reward": _reward}
             shared = None
             for name, part in parts.items():
@@ -135,6 +139,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=400, help="what would end later is left out")
     parser.add_argument("--quantization", choices=["int8", "nf4"], help="keep the base in few bits")
     parser.add_argument("--tiny", action="store_true", help="a tiny shape, for a try on any device")
+    parser.add_argument("--peer", type=existing, help="a directory with trl==1.12.0 and what it needs, or a Python")
     parser.add_argument("--json", type=Path, help="where the JSON line is written too")
     options = parser.parse_args()
     if options.tiny:
@@ -148,10 +153,10 @@ def _shown(row: Row) -> str:
         return f"{place} {row['error']}"
     parts = " ".join(f"{name} {value:.2f} s" for name, value in row.get("parts", {}).items())
     planned = f" (planned {row['planned_gb']:.1f})" if "planned_gb" in row else ""
-    return (
-        f"{place} {row['value']:10.1f} {row['unit']:42} {row['floor_share']:5.0%} of the floor"
-        f"  peak {row['peak_gb']:6.1f} GB{planned}  {parts}"
-    )
+    share = f"{row['floor_share']:5.0%} of the floor" if "floor_share" in row else " " * 18
+    if "times_slower" in row:
+        share = f"{row['times_slower']:5.1f} times ours   "
+    return f"{place} {row['value']:10.1f} {row['unit']:42} {share}  peak {row['peak_gb']:6.1f} GB{planned}  {parts}"
 
 
 def _guarded(part: Callable[..., list[Row]], shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Row]:
@@ -369,6 +374,14 @@ def _ppo_at(shared: SharedModel, card: Row, options: argparse.Namespace, most: s
     }
 
 
+def _peer(rows: list[Row], shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Row]:
+    """The peer's iteration, beside ours of the same shape and layers, which were measured last."""
+    last = rows[-1]
+    ours = [row for row in rows if all(row[key] == last[key] for key in ("shape", "layers", "what"))]
+    _empty(shared.device)
+    return [peer_row(shared, options.peer, _sizes(shared), ours)]
+
+
 def _cost(shared: SharedModel, ppo: PPOSettings, quantization: str | None) -> CostModel:
     """What `triphase plan` plans the same iteration with, on a process that itself holds nothing on the card."""
     episodes, prompt, _ = _sizes(shared)
@@ -383,6 +396,7 @@ def _cost(shared: SharedModel, ppo: PPOSettings, quantization: str | None) -> Co
         recompute=False,
         trusted=False,
         quantization=quantization,
+        on_card=shared.device.type == "cuda",
     )
     prompts, none = Lengths([(prompt,)] * episodes, episodes), Lengths()
     cost = CostModel(settings, work, Workload(none, none, 0, prompts, none, none), process_bytes=0.0)

@@ -42,7 +42,15 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.ours_ppo", "--layers", layers, "--dtype", dtype]
             cases[OURS, layers, dtype] = [*command, "--iterations", iterations]
         for dtype in options.peer_dtype.split(","):
-            cases[PEER, layers, dtype] = [options.peer, str(HERE / "peer_ppo.py"), model, layers, dtype, iterations]
+            cases[PEER, layers, dtype] = [
+                options.peer,
+                str(HERE / "peer_ppo.py"),
+                model,
+                layers,
+                dtype,
+                iterations,
+                "--cpu",
+            ]
     found = {case: [_figures(row) for row in rows] for case, rows in in_turn(cases, rounds=options.rounds).items()}
     for side in (OURS, PEER):
         rows = {case: of for case, of in found.items() if case[0] == side}

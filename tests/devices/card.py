@@ -146,6 +146,8 @@ def _count(func: Any, args: Any, to_processor: bool) -> None:
     if func in _INDEXING and any(each.dtype == torch.bool for each in args[1] if isinstance(each, Tensor)):
         name = "boolean index"
     uploads = func is _aten._to_copy.default and not isinstance(args[0], OnCard)
+    if func is _aten.copy_.default:
+        uploads = isinstance(args[0], OnCard) and not isinstance(args[1], OnCard) and args[1].ndim > 0
     if func in _INDEXING:
         uploads = any(isinstance(each, Tensor) and not isinstance(each, OnCard) for each in args[1])
     for watch in _watches:

@@ -9,7 +9,7 @@ from tests.small import random_model, samples, shared_model, stir
 
 from triphase.batches.padding import pad_batch
 from triphase.errors import ModelError
-from triphase.models.adapters import LoraLinear
+from triphase.models.lora import LoraLinear
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 
 # peft asks transformers for a name that it is about to drop.

@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from triphase.cli.extras import missing_package
 from triphase.errors import ModelError
 from triphase.models import quantization
-from triphase.models.adapters import LoraLinear
 from triphase.models.backbone import Backbone
 from triphase.models.loading import LoadedModel
+from triphase.models.lora import LoraLinear
 from triphase.models.products import FusedLinear
 from triphase.models.quantization import QuantizedLinear, kept_codes, note_of, quantize, require_library
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.objectives.invariants import InvariantError
 from triphase.phases.frozen import FrozenWeights
 from triphase.phases.sft import SupervisedPhase
+from triphase.planning.machine import CARDS, Machine
+from triphase.planning.machine_plan import strategies_for
 from triphase.settings.phases import SupervisedSettings
 from triphase.settings.schema import AdapterSettings, RunSettings
 
@@ -196,6 +198,16 @@ def test_what_does_not_go_with_it_is_refused(changes: dict[str, Any], problem: s
     values = {"name": "q", "model": {"name": "x", "quantization": "nf4"}, "data": data}
     with pytest.raises(ValidationError, match=problem):
         RunSettings.model_validate(values | changes)
+
+
+@pytest.mark.parametrize("changes", [{"offload": True}, {"compile_layers": True}, {"quantization": "nf4"}])
+def test_layers_that_are_moved_compiled_or_quantized_are_not_divided(changes: dict[str, Any]) -> None:
+    values = {"name": "q", "model": {"name": "x", **changes}, "data": {}}
+    machine = Machine(CARDS["h100"], 2, 80e9)
+    assert strategies_for(machine, RunSettings.model_validate(values)) == ("replicated",)
+    assert len(strategies_for(machine, RunSettings.model_validate({**values, "model": {"name": "x"}}))) == 2
+    with pytest.raises(ValidationError, match=f"model.{next(iter(changes))} is .*fsdp2"):
+        RunSettings.model_validate({**values, "parallel": {"strategy": "fsdp2"}})
 
 
 def test_an_export_says_what_the_adapter_was_trained_over() -> None:

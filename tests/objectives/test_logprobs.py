@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.distributions import Categorical
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from triphase import objectives
+from triphase.objectives import logprobs
 
 N, D, V = 11, 5, 23
 TARGETS = torch.arange(N) * 7 % V
@@ -206,10 +208,11 @@ class Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         self.products += func.overloadpacket is torch.ops.aten.mm
+        given = {each.untyped_storage().data_ptr() for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)}
         for tensor in result if isinstance(result, (tuple, list)) else [result]:
             if isinstance(tensor, Tensor) and tensor.dim() == 2 and tensor.shape[1] == V and tensor.shape[0] != D:
                 self.elements = max(self.elements, tensor.numel())
-                self.buffers += not func._schema.is_mutable
+                self.buffers += tensor.shape[0] == N and tensor.untyped_storage().data_ptr() not in given
         return result
 
 
@@ -249,8 +252,14 @@ def test_no_operation_makes_more_than_a_chunk_of_logits(with_entropy: bool) -> N
 @pytest.mark.parametrize(
     ("gradient", "with_entropy", "products"), [(False, True, 1), (True, False, 2), (True, True, 3)]
 )
-def test_products_and_buffers_are_made_only_where_needed(gradient: bool, with_entropy: bool, products: int) -> None:
-    hidden, weight = head()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_and_buffers_are_made_only_where_needed(
+    gradient: bool, with_entropy: bool, products: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the products of a chunk only a few rows are in float32."""
+    monkeypatch.setattr(logprobs, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(logprobs, "_CACHED_LOGITS", 2 * V)
+    hidden, weight = (each.to(dtype) for each in head())
     with Operations() as operations, torch.set_grad_enabled(gradient):
         found = objectives.response_logprobs(
             hidden.requires_grad_(), weight, TARGETS, temperature=0.7, chunk_size=N, with_entropy=with_entropy
@@ -258,7 +267,27 @@ def test_products_and_buffers_are_made_only_where_needed(gradient: bool, with_en
         if gradient:
             found.logprobs.sum().backward()
     assert operations.products == products
-    assert operations.buffers == 1 + with_entropy
+    assert operations.buffers == 1 + (with_entropy and gradient)
+
+
+@pytest.mark.parametrize("with_entropy", [False, True])
+def test_rows_that_pass_the_cache_together_do_not_change_a_bit(
+    with_entropy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for rows in (1, 3, N):
+        monkeypatch.setattr(logprobs, "_LEAST_ROWS", 1)
+        monkeypatch.setattr(logprobs, "_CACHED_LOGITS", rows * V)
+        hidden, weight = head()
+        made = objectives.response_logprobs(
+            hidden.requires_grad_(), weight, TARGETS, temperature=0.7, chunk_size=N, with_entropy=with_entropy
+        )
+        total = made.logprobs.sum() if made.entropy is None else (made.logprobs + made.entropy).sum()
+        total.backward()
+        found.append((made.logprobs.detach(), hidden.grad))
+    for logprob, gradient in found[1:]:
+        assert torch.equal(logprob, found[0][0])
+        assert gradient is not None and found[0][1] is not None and torch.equal(gradient, found[0][1])
 
 
 def test_bad_input() -> None:

@@ -5,7 +5,7 @@ import torch
 from tests.small import shared_model
 
 from triphase.footprints.cost import CostModel, tokens_of
-from triphase.footprints.moments import ADAPTERS, GRADIENTS, HEADS, MOMENTS, TEMPORARY, TRUNK, Footprint
+from triphase.footprints.moments import ADAPTERS, BASE, GRADIENTS, HEADS, MOMENTS, TEMPORARY, TRUNK, Footprint
 from triphase.footprints.work import Shape, Work
 from triphase.footprints.workload import Lengths, Workload
 from triphase.phases.ppo_footprint import ppo_footprint
@@ -138,3 +138,26 @@ def test_a_piece_of_work_is_traced_once_and_each_shape_by_itself() -> None:
     found = [work.policy(small, train=False), work.policy(large, train=False), work.policy(small, train=True)]
     found += [work.reward(small, train=False), work.trunk(small)]
     assert len({each.flops for each in found}) == 5
+
+
+@pytest.mark.parametrize(("changes", "trunk", "sampled"), [({}, 1, 0), ({"sft_mix": 0.1}, 0, 0), ({"ranks": 2}, 0, 0)])
+def test_off_load_leaves_moments_to_the_step_alone_and_takes_from_the_updates_what_rests(
+    changes: dict[str, float], trunk: int, sampled: int
+) -> None:
+    ranks = int(changes.get("ranks", 1))
+    mixed = {name: value for name, value in changes.items() if name != "ranks"}
+    found = []
+    for offload in (False, True):
+        cost = costs(model={"name": "small", "dtype": "float32", "offload": offload})
+        cost.ranks = ranks
+        cost.settings = cost.settings.model_copy(update={"ppo": cost.settings.ppo.model_copy(update=mixed)})
+        found.append({moment.name: moment.parts for moment in ppo_footprint(cost, None).moments})
+    plain, rested = found
+    for name, parts in plain.items():
+        moments = parts[MOMENTS]
+        assert moments > 0 and rested[name][MOMENTS] == (moments if name == "optimizer step" else 0.0)
+        resting = name in ("update", "optimizer step", "checkpoint", "sampling", "reading prompts")
+        # The reference and the reward model; policy and critic stay.
+        assert parts[ADAPTERS] - rested[name][ADAPTERS] == resting * 2 * 4 * cost.work.adapter_numbers
+        layers = sampled if name in ("sampling", "reading prompts") else trunk * resting
+        assert parts[BASE] - rested[name][BASE] == layers * cost.work.layer_bytes and cost.work.layer_bytes > 0

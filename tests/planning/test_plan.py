@@ -150,3 +150,13 @@ def test_a_capture_that_is_demanded_without_a_card_is_refused_in_one_line(
 ) -> None:
     assert main([verb, str(config), "--model.device", "cpu", "--model.capture-decoding", "on"]) == 2
     assert "model.capture_decoding is on, but the model is on cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["plan", "check", "sft"])
+def test_off_load_without_a_card_is_refused_in_one_line(
+    verb: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, str(config), "--model.device", "cpu", "--model.offload", "true"]) == 2
+    error = capsys.readouterr().err
+    assert "model.offload is true, but the model is on cpu" in error and "set it to false" in error
+    assert len(error.splitlines()) == 1

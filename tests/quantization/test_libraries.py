@@ -80,7 +80,7 @@ def test_the_tiny_pipeline_learns_and_exports(kind: str, tmp_path: Path, capsys:
     assert f"quantized to {kind}" in (tmp_path / "adapter" / "README.md").read_text()
 
 
-def planned(kind: str | None) -> dict[str, float]:
+def planned(kind: str | None, *, offload: bool = False) -> dict[str, float]:
     """Peak bytes of each phase of an 8 B decoder (Llama 3's shape) with the top third adapted, on a card."""
     from transformers import AutoConfig
 
@@ -95,7 +95,7 @@ def planned(kind: str | None) -> dict[str, float]:
         tie_word_embeddings=False,
     )
     adapters = AdapterSettings(layers=11)
-    values: dict[str, Any] = {"name": "q", "model": {"name": "x", "quantization": kind}, "data": {}}
+    values: dict[str, Any] = {"name": "q", "model": {"name": "x", "quantization": kind, "offload": offload}, "data": {}}
     settings = RunSettings.model_validate(values).model_copy(update={"adapters": adapters})
     work = Work(config, torch.bfloat16, adapters, recompute=False, trusted=False, quantization=kind)
     shown = Lengths([(128, 128)] * 64, 64)
@@ -106,6 +106,10 @@ def planned(kind: str | None) -> dict[str, float]:
 
 def test_an_eight_billion_model_fits_24_gb_in_every_phase() -> None:
     plans = {kind: planned(kind) for kind in (None, *KINDS)}
+    for kind in KINDS:
+        rested = planned(kind, offload=True)
+        assert all(rested[phase] <= planned for phase, planned in plans[kind].items())
+        assert rested["ppo"] < plans[kind]["ppo"]
     assert {"sft", "reward", "ppo"} <= set(plans["nf4"])
     for kind in KINDS:
         assert max(plans[kind].values()) < 0.9 * 24e9, plans[kind]

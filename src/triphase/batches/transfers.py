@@ -1,4 +1,4 @@
-"""Transfers from the CPU to the model's device; the CPU does not wait for them.
+"""Transfers from the CPU to the model's device, for which the CPU does not wait, and back, for which it does.
 
 A GPU copies pinned memory asynchronously, while it computes. Any other memory is first copied by the driver, which may
 wait until the GPU has finished all its queued work.
@@ -14,3 +14,9 @@ def to_device(values: Tensor, device: torch.device | str) -> Tensor:
     if target.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()  # torch keeps the pinned copy until the transfer is done
     return values.to(target, non_blocking=True)
+
+
+def to_host(values: Tensor) -> Tensor:
+    """``values`` in the host's memory, pinned for the way back if they come from a CUDA device."""
+    host = values.to("cpu")
+    return host.pin_memory() if values.device.type == "cuda" else host

@@ -3,7 +3,7 @@
 from triphase.datacheck.model_names import place_of
 from triphase.models.chain import chain_of
 from triphase.models.checking import check_chain
-from triphase.models.loading import choose_device, require_capture
+from triphase.models.loading import require_card
 from triphase.settings.schema import RunSettings
 
 
@@ -18,6 +18,6 @@ def check_model(settings: RunSettings) -> None:
     Raises:
         ModelError, SettingsError: names the file, tensor or setting, and the remedy.
     """
-    require_capture(settings.model.capture_decoding, choose_device(settings.model.device))
+    require_card(settings.model)
     chain = chain_of(settings.model, place_of)
     check_chain(chain, settings.adapters, max_length=settings.model.max_length)

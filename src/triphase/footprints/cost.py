@@ -45,13 +45,17 @@ class CostModel:
     Attributes:
         settings, work, load: the run's settings, its traced model, and its records.
         process_bytes: memory of the run's process before it has opened the model; 0 on a GPU.
+        ranks: processes that share each step.
     """
 
-    def __init__(self, settings: RunSettings, work: Work, load: Workload, *, process_bytes: float) -> None:
+    def __init__(
+        self, settings: RunSettings, work: Work, load: Workload, *, process_bytes: float, ranks: int = 1
+    ) -> None:
         self.settings = settings
         self.work = work
         self.load = load
         self.process_bytes = process_bytes
+        self.ranks = ranks
         self._chunk = work.head_chunk()
 
     def static(self, *, adapters: int, trained: float) -> dict[str, float]:
@@ -63,7 +67,7 @@ class CostModel:
             ADAPTERS: _FLOAT32 * adapters * self.work.adapter_numbers,
             HEADS: _FLOAT32 * (1 + self.settings.has_critic) * (self.work.hidden_size + 1),
             GRADIENTS: _FLOAT32 * trained,
-            MOMENTS: 2 * _FLOAT32 * trained,
+            MOMENTS: 0.0 if self.settings.model.offload else 2 * _FLOAT32 * trained,
         }
 
     def with_trunk(
@@ -139,8 +143,9 @@ class CostModel:
     def stepped(self, found: Footprint, static: Mapping[str, float], trained: float, largest_weight: float) -> None:
         """Adam's step needs two copies of a weight; a checkpoint's bytes are built in memory before they are
         written."""
-        shape = Shape(1, 1, 1)
-        found.moments.append(Moment("optimizer step", {**static, TEMPORARY: 2 * _FLOAT32 * largest_weight}, shape))
+        shape, moments = Shape(1, 1, 1), 2 * _FLOAT32 * trained  # which off-load returns for the step alone
+        step = {**static, MOMENTS: moments, TEMPORARY: 2 * _FLOAT32 * largest_weight}
+        found.moments.append(Moment("optimizer step", step, shape))
         found.moments.append(
             Moment("checkpoint", {**static, GRADIENTS: 0.0, TEMPORARY: 2 * 3 * _FLOAT32 * trained}, shape)
         )

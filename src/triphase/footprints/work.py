@@ -68,6 +68,7 @@ class Work:
         hidden_size, vocabulary: d and V.
         base_bytes, base_numbers: of all base weights. adapter_numbers: in one adapter.
         layer_numbers, largest_numbers: in one layer, and in the largest weight, of the base.
+        layer_bytes: of one layer of the base.
         known: the results so far.
     """
 
@@ -80,7 +81,9 @@ class Work:
         recompute: bool,
         trusted: bool,
         quantization: str | None = None,
+        on_card: bool = False,
     ):
+        """``on_card``: the computations are those on a GPU."""
         self.known: dict[Hashable, Any] = {}
         self.layers = int(config.get_text_config().num_hidden_layers)
         adapted = self.layers if adapters.layers == "all" else min(adapters.layers, self.layers)
@@ -96,6 +99,7 @@ class Work:
                 recompute=recompute,
                 trusted=trusted,
                 quantization=quantization,
+                on_card=on_card,
             )
             for depth in DEPTHS
         ]
@@ -103,7 +107,8 @@ class Work:
         self.layer_numbers = sizes[1] - sizes[0]
         self.base_numbers = sizes[0] + self.layer_numbers * (self.layers - DEPTHS[0])
         held = [part.base_bytes() for part in self._parts]
-        self.base_bytes = held[0] + (held[1] - held[0]) * (self.layers - DEPTHS[0])
+        self.layer_bytes = held[1] - held[0]
+        self.base_bytes = held[0] + self.layer_bytes * (self.layers - DEPTHS[0])
         self.quantization = quantization
         self.adapter_numbers = self._parts[0].adapter_size() * adapted // DEPTHS[0]
         self.largest_numbers = self._parts[0].largest_number()

@@ -1,14 +1,8 @@
-"""Low-rank adapters: several by name on one frozen base, at most one active at a time.
+"""Low-rank adapters: several by name on one frozen base, at most one active at a time (`models.lora` has the map).
 
-    y = x·Wᵀ + (alpha / rank) · (x·Aᵀ)·Bᵀ        W frozen, A (r, in), B (out, r) trained; B starts at 0
-
-Source: arXiv 2106.09685. Departure from the peft library: the update is added in the base's dtype with one
-fused multiply-add, where peft casts each activation to float32 and back (docs/performance.md has the difference). The
-weights themselves, their gradients and the optimizer are float32. Files are peft's: `PeftModel.from_pretrained` opens
-them.
+Files are peft's: `PeftModel.from_pretrained` opens them.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -20,74 +14,12 @@ from transformers.pytorch_utils import Conv1D
 from triphase.batches.order import generator
 from triphase.errors import ModelError
 from triphase.models.backbone import Backbone
+from triphase.models.lora import LoraLinear
 from triphase.models.quantization import QuantizedLinear
+from triphase.models.resting import Place
 
 _MAMBA = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 """Kinds whose ``out_proj`` peft does not adapt, since their fused kernels read its weight by themselves."""
-
-
-class LoraLinear(nn.Module):
-    """A frozen linear map with named low-rank updates, of which ``active`` (or none) is added.
-
-    Attributes:
-        transposed: whether the base keeps its weight as (in, out): GPT-2's `Conv1D`.
-    """
-
-    def __init__(self, base: Any, *, rank: int, alpha: float) -> None:
-        super().__init__()
-        self.base = base
-        self.transposed = not isinstance(base, nn.Linear | QuantizedLinear)
-        shape = base.weight.shape[::-1] if self.transposed else (base.out_features, base.in_features)
-        self.outputs, self.inputs = shape
-        self.rank = rank
-        self.scale = alpha / rank
-        self.active: str | None = None
-        self.lora_a = nn.ParameterDict()
-        self.lora_b = nn.ParameterDict()
-
-    def add(self, name: str, random: torch.Generator) -> None:
-        """Add an adapter without effect: A uniform as in peft (Kaiming, a = √5), B zero."""
-        bound = 1 / math.sqrt(self.inputs)
-        a = torch.empty(self.rank, self.inputs).uniform_(-bound, bound, generator=random)
-        device = (self.base.codes if isinstance(self.base, QuantizedLinear) else self.base.weight).device
-        self.lora_a[name] = nn.Parameter(a.to(device), requires_grad=False)
-        self.lora_b[name] = nn.Parameter(torch.zeros(self.outputs, self.rank, device=device), False)
-
-    @property
-    def weight(self) -> Tensor:
-        """W plus the active update, in the base's layout: for layers that read weights themselves (Mamba)."""
-        weight: Tensor = self.base.weight
-        return weight if self.active is None else weight + self.update(self.active).to(weight.dtype)
-
-    def update(self, name: str) -> Tensor:
-        """(alpha / rank)·B·A in the layout of the base's weight."""
-        update: Tensor = self.scale * (self.lora_b[name] @ self.lora_a[name])
-        return update.t() if self.transposed else update
-
-    @property
-    def bias(self) -> Tensor | None:
-        """(out,) the bias of the frozen map, for the same layers."""
-        bias: Tensor | None = self.base.bias
-        return bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, in) → (…, out)."""
-        y = self._frozen(x)
-        if self.active is None:
-            return y
-        a = self.lora_a[self.active].to(x.dtype)
-        b = (self.lora_b[self.active] * self.scale).to(x.dtype)
-        low = nn.functional.linear(x.reshape(-1, x.shape[-1]), a)
-        # In place: the backward pass of a frozen linear map needs neither its output nor its input.
-        y.view(-1, y.shape[-1]).addmm_(low, b.t())
-        return y
-
-    def _frozen(self, x: Tensor) -> Tensor:
-        if isinstance(self.base, QuantizedLinear):
-            y: Tensor = self.base(x)
-            return y
-        weight = self.base.weight.t() if self.transposed else self.base.weight
-        return nn.functional.linear(x, weight, self.base.bias)
 
 
 class Adapters:
@@ -202,6 +134,16 @@ class Adapters:
     def has(self, name: str) -> bool:
         """Whether there is an adapter of that name."""
         return name in next(iter(self._modules.values())).lora_a
+
+    @property
+    def names(self) -> list[str]:
+        """The adapters that there are."""
+        return list(next(iter(self._modules.values())).lora_a)
+
+    def places(self, name: str) -> list[Place]:
+        """Where the tensors of an adapter are kept."""
+        modules = self._modules.values()
+        return [(part._parameters, name) for module in modules for part in (module.lora_a, module.lora_b)]
 
     def remove(self, name: str) -> None:
         """Remove an adapter, if there is one of that name."""

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from triphase.batches.padding import Layout
 from triphase.errors import ModelError
+from triphase.models import attention
+from triphase.models.compilation import Compilation
 from triphase.models.language_head import logit_map_of
 from triphase.models.layers import FirstLayer, LastLayer, TokenPositions, gather_positions, is_common
 from triphase.models.quantization import kept_codes
@@ -40,6 +42,7 @@ class Backbone:
         sharded: whether the weights of a layer are present only while the layer itself runs.
         logit_map: what the language-model head applies to its products: a bias, a scale, a soft cap.
         recomputation: the context that a layer needs when it runs again in the backward pass.
+        compilation: of the layers above the boundary; None if they are not compiled.
     """
 
     def __init__(
@@ -66,12 +69,15 @@ class Backbone:
         self._list_name = _name_of_layers(self._decoder)
         self.sharded = sharded
         layers = getattr(self._decoder, self._list_name)
+        if is_common(layers[-1]):
+            attention.use_for(model)
         self.layer_count = len(layers)
         adapted = self.layer_count if adapted_layers is None else adapted_layers
         self.trunk_layers = max(0, self.layer_count - adapted)
         self._embed = model.get_input_embeddings()
         self.logit_map = logit_map_of(model)
         self.recomputation = Recomputation()
+        self.compilation: Compilation | None = None
         self._first: FirstLayer | None = None
         self._last = LastLayer(layers[-1])
         self.recomputation.restore_hooks.append(self._last.as_now)
@@ -211,6 +217,11 @@ class Backbone:
         if last < self.layer_count:
             part._modules[_name_of_final_norm(self._decoder)] = nn.Identity()
         return part  # type: ignore[no-any-return]
+
+    def compile_layers(self) -> None:
+        """Compile the layers above the boundary, which passes with gradients run."""
+        self.compilation = Compilation()
+        self.compilation.wrap(getattr(self._upper, self._list_name))
 
     def give_boundary(self) -> None:
         """Feed the boundary to the first of the upper layers, bypassing what the decoder does to its input."""

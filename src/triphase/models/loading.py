@@ -24,6 +24,8 @@ class LoadedModel:
     Attributes:
         sharded: whether its layers are divided among the processes of a run.
         capture_decoding: whether sampling captures its step as a CUDA graph (`model.capture_decoding`).
+        offload: whether what no pass of a stage reads rests in the host's memory (`model.offload`).
+        compile_layers: whether adapted layers are compiled (`model.compile_layers`).
     """
 
     model: Any
@@ -35,6 +37,8 @@ class LoadedModel:
     template_date: str | None = None
     sharded: bool = False
     capture_decoding: Literal["auto", "on", "off"] = "auto"
+    offload: bool = False
+    compile_layers: bool = False
 
 
 def choose_device(setting: str) -> torch.device:
@@ -50,16 +54,22 @@ def choose_device(setting: str) -> torch.device:
     return torch.device(setting)
 
 
-def require_capture(setting: str, device: torch.device) -> None:
-    """Refuse a required capture if there is no CUDA device.
+def require_card(settings: ModelSettings) -> None:
+    """Refuse settings that need a CUDA device if the model is on another one.
 
     Raises:
-        ModelError: there is none.
+        ModelError: it is.
     """
-    if setting == "on" and device.type != "cuda":
+    device = choose_device(settings.device)
+    if settings.capture_decoding == "on" and device.type != "cuda":
         raise ModelError(
             f"model.capture_decoding is on, but the model is on {device.type}, and only CUDA "
             f"devices support it; set it to auto"
+        )
+    if settings.offload and device.type != "cuda":
+        raise ModelError(
+            f"model.offload is true, but the model is on {device.type}, in whose memory everything is already; "
+            f"set it to false"
         )
 
 
@@ -79,8 +89,8 @@ def load_model(settings: ModelSettings, place_of: PlaceOf = as_named, shard: Sha
     Raises:
         ModelError: it cannot be found or opened, is not a decoder, or a weight is missing, unexpected or not finite.
     """
+    require_card(settings)
     device = choose_device(settings.device)
-    require_capture(settings.capture_decoding, device)
     require_library(settings.quantization)
     chain = chain_of(settings, place_of)
     open_config(chain.base, chain.settings)
@@ -108,6 +118,8 @@ def load_model(settings: ModelSettings, place_of: PlaceOf = as_named, shard: Sha
         settings.template_date,
         shard is not None,
         settings.capture_decoding,
+        settings.offload,
+        settings.compile_layers,
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from triphase.models.adapters import LoraLinear
+from triphase.models.lora import LoraLinear
 from triphase.models.quantization import QuantizedLinear
 
 # oneDNN caches the code that it generates for each shape of a product in bfloat16, 0.7 MB each, up to 1024 of them, in

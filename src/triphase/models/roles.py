@@ -100,6 +100,8 @@ class SharedModel:
         self.adapters = Adapters(
             self.backbone, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, seed=seed
         )
+        if loaded.compile_layers:
+            self.backbone.compile_layers()
         self.critic: Critic = ValueHeadCritic()
         self._stepper: type[Stepper] | None = None
         self.score_head = self.fresh_score_head(seed)

@@ -8,7 +8,7 @@ multiplications of each product. Layers are alike, so two and three of them are 
 import copy
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, masking_utils
 
 from triphase.models.adapters import Adapters
+from triphase.models.attention import as_on_a_card
 from triphase.models.backbone import Backbone
 from triphase.models.quantization import quantize, saved_numbers
 
@@ -122,7 +123,9 @@ class Skeleton:
         recompute: bool,
         trusted: bool,
         quantization: str | None = None,
+        on_card: bool = False,
     ) -> None:
+        self._on_card = on_card
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         with self._mode:
             model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
@@ -177,7 +180,8 @@ class Skeleton:
 
         ``again``: the second of two passes is counted, in which gradients exist already and are accumulated.
         """
-        with self._mode, _one_sequence_a_row(), Meter() as meter:
+        like_a_card = as_on_a_card() if self._on_card else nullcontext()
+        with self._mode, _one_sequence_a_row(), like_a_card, Meter() as meter:
             if not backward:
                 with torch.no_grad():
                     result = forward()

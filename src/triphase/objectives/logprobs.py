@@ -18,6 +18,8 @@ from triphase.objectives.shapes import require_positive, require_shapes
 
 _NEVER = -1e30
 """A logit whose probability is 0, finite so that 0 times it is 0."""
+# Logits of a few rows in float32: 1 MB, as much as the cache of a core has.
+_CACHED_LOGITS, _LEAST_ROWS = 1 << 18, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +105,57 @@ def _chunk(
     logit_map: LogitMap,
     with_derivatives: bool,
 ) -> _Chunk:
-    """One chunk; keeps one buffer of n × V alive, one more with the entropy and with a soft cap, and works in place."""
-    shifted = logit_map.apply_(at_least_float32(hidden.to(weight.dtype) @ weight.T))
-    slope = logit_map.slope(shifted) if with_derivatives else None
+    """One chunk: the products of all its rows, and between them the softmax of a few rows at a time.
+
+    Keeps one buffer of n × V alive, one more with the derivative of the entropy, and works in place. The passes over a
+    few rows stay in a processor's cache.
+    """
+    products = hidden.to(weight.dtype) @ weight.T
+    others = torch.empty_like(products) if with_entropy and with_derivatives else None
+    rows = _rows_at_once(products)
+    wide = at_least_float32(products[:0]).dtype
+    scratch = (
+        None if products.dtype == wide else products.new_empty((min(rows, len(products)), len(weight)), dtype=wide)
+    )
+    found: list[tuple[Tensor, Tensor | None, Tensor]] = []
+    for start in range(0, max(1, len(products)), rows):
+        part = slice(start, start + rows)
+        own = products[part]
+        shifted = own if scratch is None else scratch[: len(own)].copy_(own)
+        factors = (own, None if others is None else others[part]) if with_derivatives else None
+        found.append(_softmax(shifted, targets[part], temperature, with_entropy, absent, logit_map, factors))
+    logprobs, entropies, totals = (_join([each[place] for each in found]) for place in range(3))
+    assert logprobs is not None and totals is not None  # noqa: S101 - of each part
+    scale = (totals * (temperature / logit_map.scale)).reciprocal_().neg_()[:, None]
+    derivatives = [
+        None if each is None or not with_derivatives else ((each @ weight) * scale).to(weight.dtype)
+        for each in (products, others)
+    ]
+    return _Chunk(logprobs, entropies, *derivatives)
+
+
+def _rows_at_once(products: Tensor) -> int:
+    """Rows whose logits stay in a processor's cache; on a GPU, where each pass is a launch, all."""
+    if products.is_cuda:
+        return max(1, len(products))
+    return max(_LEAST_ROWS, _CACHED_LOGITS // products.shape[1])
+
+
+def _softmax(
+    shifted: Tensor,
+    targets: Tensor,
+    temperature: float,
+    with_entropy: bool,
+    absent: Tensor | None,
+    logit_map: LogitMap,
+    factors: tuple[Tensor, Tensor | None] | None,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """(b, V) products, changed in place → (b,) log-probabilities, entropies if requested, and sums of exponentials.
+
+    ``factors`` receive what the derivatives multiply with the head: of the log-probability, and of the entropy.
+    """
+    logit_map.apply_(shifted)
+    slope = logit_map.slope(shifted) if factors is not None else None
     if temperature != 1:
         shifted.div_(temperature)
     if absent is not None:
@@ -115,22 +165,21 @@ def _chunk(
     exponentials = shifted.exp() if with_entropy else shifted.exp_()  # p·total
     total = exponentials.sum(1)
     log_total = total.log()
-
-    entropies = logprobs_derivative = entropy_derivative = None
-    scale = (total * (temperature / logit_map.scale)).reciprocal_().neg_()[:, None]
+    entropies = None
     if with_entropy:
         weighted = shifted.mul_(exponentials)
         entropies = log_total - weighted.sum(1) / total
-        if with_derivatives:
+        if factors is not None and factors[1] is not None:
             weighted.addcmul_(exponentials, (entropies - log_total)[:, None])  # p∘(log p + H)·total
             _times(weighted, slope)
-            entropy_derivative = ((weighted.to(weight.dtype) @ weight) * scale).to(weight.dtype)
-    if with_derivatives:
+            factors[1].copy_(weighted)
+    if factors is not None:
         # The target is subtracted before rounding to the weight's dtype: W_y - pᵀW would cancel where p_y is near 1.
         exponentials.scatter_add_(1, targets[:, None], -total[:, None])
         _times(exponentials, slope)
-        logprobs_derivative = ((exponentials.to(weight.dtype) @ weight) * scale).to(weight.dtype)
-    return _Chunk(at_target - log_total, entropies, logprobs_derivative, entropy_derivative)
+        if exponentials is not factors[0]:
+            factors[0].copy_(exponentials)
+    return at_target - log_total, entropies, total
 
 
 def _times(values: Tensor, slope: Tensor | None) -> None:

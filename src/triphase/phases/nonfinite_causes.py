@@ -6,6 +6,14 @@ from triphase.phases.experience import Experience
 from triphase.settings.phase_names import REWARD, SFT
 from triphase.training.artifacts import name_of
 
+SHOWN_AS = {
+    "logprobs": "ppo/reference_kl",
+    "reference_logprobs": "ppo/reference_kl",
+    "values": "ppo/value_loss",
+    "scores": "ppo/proxy_score",
+}
+"""The metric under which a tensor that is not finite is reported."""
+
 
 def cause_of(experience: Experience, *, scorer: str | None, updates: int) -> str:
     """One sentence: where the first NaN or infinity comes from, and the remedy.

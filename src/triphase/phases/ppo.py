@@ -23,10 +23,11 @@ from triphase.phases.experience import Experience, Rollout, epochs_of, evaluate_
 from triphase.phases.frozen import FrozenWeights
 from triphase.phases.guards import AlarmGuard, judge_rollout
 from triphase.phases.minibatch import accumulate_gradients
-from triphase.phases.nonfinite_causes import cause_of
+from triphase.phases.nonfinite_causes import SHOWN_AS, cause_of
 from triphase.phases.out_of_memory import HalvesMicrobatches
 from triphase.phases.ppo_state import PPOState, schedule_iteration
 from triphase.phases.reset_reference import ResetReference
+from triphase.phases.resting_roles import RestingRoles
 from triphase.phases.rewards import advantages_of, shape_rewards
 from triphase.phases.rollout_metrics import Clock, Excerpt, Gold, Means, against_first_rollout, figures_of, samples_of
 from triphase.phases.sampler import against_sampler
@@ -44,14 +45,6 @@ from triphase.training.distributed.types import ALONE, Strategy
 from triphase.training.loop import Judged, Phase
 from triphase.training.state import TrainingState
 from triphase.training.step import Updater
-
-# The metric under which a tensor that is not finite is reported.
-_SHOWN_AS = {
-    "logprobs": "ppo/reference_kl",
-    "reference_logprobs": "ppo/reference_kl",
-    "values": "ppo/value_loss",
-    "scores": "ppo/proxy_score",
-}
 
 
 class PPOPhase(HalvesMicrobatches, Phase):
@@ -115,7 +108,9 @@ class PPOPhase(HalvesMicrobatches, Phase):
             critic=shared.critic.parameters(),
             critic_learning_rate=settings.critic_learning_rate,
             strategy=strategy,
+            offload=shared.loaded.offload,
         )
+        self.resting = RestingRoles(shared, self.policy, settings, ranks=strategy.world)
         values = PPOState(kl_coefficient=settings.kl_coefficient, advantage_estimator=kept_as(settings))
         self.state = TrainingState(updater, values)
         self.total_steps = settings.iterations
@@ -143,6 +138,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
     def finish(self) -> None:
         """Training is over: check that the frozen weights have not changed."""
         self.policy.train(False)
+        self.resting.before_scoring()
         self.reset.close()
         self.shared.adapters.train_only(None)
         if self._frozen is not None:
@@ -154,9 +150,11 @@ class PPOPhase(HalvesMicrobatches, Phase):
         schedule_iteration(self.state, self.settings, iteration)
         train_roles(self.shared, self.policy, self.settings, iteration)
         # 1. sample the responses to each prompt of this iteration
+        self.resting.before_sampling()
         chosen = self._prompts_of(iteration)
         generated = self._sample(iteration, chosen)
         clock.lap("ppo/seconds_generation")
+        self.resting.before_scoring()
         # 2. scores; log-probabilities and values, by the forward pass that the updates use
         samples = [
             Encoded(self.prompt_ids[number], answer.ids) for number, answer in zip(chosen, generated, strict=True)
@@ -180,6 +178,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
         plain = advantages_of(rewards, experience, self.settings, to_device(torch.tensor(chosen), rewards.device))
         advantages, gap = against_sampler(plain, experience, generated, self.settings)
         # 4. epochs of clipped updates
+        self.resting.before_updates(self.generator)
         updates = self._update(iteration, experience, advantages)
         clock.lap("ppo/seconds_update")
         # 5. metrics, as rank 0 reports them; the coefficient of the next iteration
@@ -266,7 +265,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
         # Steps that were skipped changed nothing.
         updates = updater.step_count - updater.skipped_in_a_row
         updater.skip_step(experience.nonfinite, advice=cause_of(experience, scorer=scorer, updates=updates))
-        return {_SHOWN_AS[name]: math.nan for name in experience.nonfinite} | {
+        return {SHOWN_AS[name]: math.nan for name in experience.nonfinite} | {
             "ppo/skipped_steps": 1.0,
             "ppo/steps": 0.0,
             "ppo/kl_coefficient": self.state.values.kl_coefficient,

@@ -1,9 +1,10 @@
 """What PPO needs, and each variant of it."""
 
+from collections.abc import Mapping
 from functools import partial
 
 from triphase.footprints.cost import CostModel, tokens_of
-from triphase.footprints.moments import BASE, TRUNK, Footprint
+from triphase.footprints.moments import ADAPTERS, BASE, TRUNK, Footprint
 from triphase.footprints.work import Shape
 from triphase.footprints.workload import Lengths, largest, shapes_of
 from triphase.models.tracing import Traced
@@ -23,7 +24,8 @@ def ppo_footprint(cost: CostModel, variant: str | None) -> Footprint:
         static[BASE] += work.base_bytes
     prompts, limit = cost.load.prompts, settings.max_response_tokens
     episodes = settings.batch_size * settings.iterations
-    cost.sampled(found, static, prompts, episodes, settings.batch_size, limit)
+    sampling, updating = (_resting(cost, settings, stage) for stage in ("sampling", "updates"))
+    cost.sampled(found, _without(static, sampling), prompts, episodes, settings.batch_size, limit)
     share = settings.responses_per_prompt if work.packs else 1  # episodes in a row
     rollout = prompts.answered(settings.responses_per_prompt, [limit])
     rollout = rollout if share > 1 else rollout.flat()
@@ -31,6 +33,7 @@ def ppo_footprint(cost: CostModel, variant: str | None) -> Footprint:
     # Boundary states of a whole rollout, padded to its longest row.
     longest = max(sum(record) for record in rollout.sampled)
     static = {**static, TRUNK: work.boundary_bytes(settings.batch_size // share * longest)}
+    static_in_updates = _without(static, updating)
     tokens = tokens_of(rollout) / rollout.count * episodes / share
     trunk = work.trunk(shape)
     acting = partial(work.policy, shape, with_values=settings.has_critic)
@@ -44,12 +47,29 @@ def ppo_footprint(cost: CostModel, variant: str | None) -> Footprint:
         second = work.reward(shape, train=True)
         peak = max(traced.peak, traced.kept + second.peak)
         traced = Traced(peak, traced.kept + second.kept, traced.flops + second.flops)
-    found.moments.append(cost.trained("update", static, traced, shape))
+    found.moments.append(cost.trained("update", static_in_updates, traced, shape))
     found.compute("training", traced, shape, tokens * settings.epochs)
     if settings.sft_mix and cost.load.demonstrations.count:
-        _mix(cost, found, static, settings)
-    cost.stepped(found, static, trained, work.largest_numbers if whole else 0)
+        _mix(cost, found, static_in_updates, settings)
+    cost.stepped(found, static_in_updates, trained, work.largest_numbers if whole else 0)
     return found
+
+
+def _resting(cost: CostModel, settings: PPOSettings, stage: str) -> dict[str, float]:
+    """The bytes by part that rest on the host in a stage (`phases.resting_roles`)."""
+    work, whole, on_base = cost.work, settings.method == "full", settings.critic == "adapter"
+    if not cost.settings.model.offload:
+        return {}
+    resets = int(settings.reference_reset_every is not None)
+    adapters = 1 + cost.scorers() + resets
+    layers = work.layers if whole and not on_base else work.trunk_layers
+    if settings.sft_mix > 0 or cost.ranks > 1 or (stage == "sampling" and not whole):
+        layers = 0
+    return {ADAPTERS: adapters * 4.0 * work.adapter_numbers, BASE: layers * work.layer_bytes}
+
+
+def _without(static: Mapping[str, float], rested: Mapping[str, float]) -> dict[str, float]:
+    return {part: size - rested.get(part, 0.0) for part, size in static.items()}
 
 
 def _mix(cost: CostModel, found: Footprint, static: dict[str, float], settings: PPOSettings) -> None:

@@ -74,8 +74,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
         self.groups, self.pairs = [*groups, *heldout], [*pairs, *heldout_pairs]
         self.trained, self.heldout = range(len(groups)), range(len(groups), len(self.groups))
         self.settings = settings
-        self.seed = seed
-        self.strategy = strategy
+        self.seed, self.strategy = seed, strategy
         self.member = member or alone(shared)
         self.order = order_of(len(groups), settings.epochs, seed, self.member)
         self.total_steps = min(len(self.order), math.ceil(drawn_of(len(groups), settings.epochs) / settings.batch_size))
@@ -84,8 +83,9 @@ class RewardPhase(HalvesMicrobatches, Phase):
         if self.member.apart and settings.ensemble.combine != AVERAGE:
             shared.adapters.redraw(adapter, *self.member.apart)
         shared.adapters.train_only(adapter)
-        trained, every = shared.adapters.parameters(adapter), self.total_steps
-        updater = Updater(trained, self._heads(), settings.optimizer, total_steps=every, strategy=strategy)
+        every, offload = self.total_steps, shared.loaded.offload
+        given = (shared.adapters.parameters(adapter), self._heads(), settings.optimizer)
+        updater = Updater(*given, total_steps=every, strategy=strategy, offload=offload)
         self.state = TrainingState(updater, RewardState())
         self.directory: Path | None = None
         self._packs = shared.backbone.packs

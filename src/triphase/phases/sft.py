@@ -59,7 +59,14 @@ class SupervisedPhase(HalvesMicrobatches, Phase):
         else:
             shared.backbone.model.requires_grad_(True)
             trained = dict(shared.backbone.model.named_parameters())
-        updater = Updater(trained, {}, settings.optimizer, total_steps=self.total_steps, strategy=strategy)
+        updater = Updater(
+            trained,
+            {},
+            settings.optimizer,
+            total_steps=self.total_steps,
+            strategy=strategy,
+            offload=shared.loaded.offload,
+        )
         self.state = TrainingState(updater, PhaseState())
         self.lengths = [sample.length for sample in self.samples]
         self.owners = strategy.divided(self.lengths)

@@ -129,8 +129,8 @@ def plan_for(settings: RunSettings, machine: Machine) -> MachinePlan:
     load = _load_of(workload(settings, Template.of(tokenizer, settings.model)), machine.gpus)
     exact = settings.model.dtype == "float32" or (settings.sft_method == "full" and settings.model.dtype == "auto")
     with traceable(settings):
-        work = work_of(settings, config, torch.float32 if exact else torch.bfloat16)
-        cost, notes = CostModel(share, work, load, process_bytes=0.0), list[str]()
+        work = work_of(settings, config, torch.float32 if exact else torch.bfloat16, on_card=True)
+        cost, notes = CostModel(share, work, load, process_bytes=0.0, ranks=machine.gpus), list[str]()
         if machine.gpus == 1:
             cost.settings, notes = sized(cost, machine.memory * _ROOM, on_card=True)
         planned = footprints_of(cost)
@@ -190,14 +190,17 @@ def _load_of(load: Workload, ranks: int) -> Workload:
 
 
 def strategies_for(machine: Machine, settings: RunSettings) -> tuple[Strategy, ...]:
-    """The strategies that the settings allow, the simplest first; a base that is trained is not divided."""
+    """The strategies that the settings allow, the simplest first; a base is divided if it is frozen, and not quantized,
+    off-loaded or compiled."""
     chosen = settings.parallel.strategy
     if machine.gpus == 1:
         return ("one process",)
     if chosen != "auto":
         return (chosen,)
     is_frozen = settings.sft_method != "full" and not settings.trains_whole
-    return ("replicated", "fsdp2") if is_frozen else ("replicated",)
+    model = settings.model  # settings with which fsdp2 is refused (`settings.conflicts`)
+    is_whole = model.quantization is not None or model.offload or model.compile_layers
+    return ("replicated", "fsdp2") if is_frozen and not is_whole else ("replicated",)
 
 
 def _with(

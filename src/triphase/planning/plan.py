@@ -20,7 +20,7 @@ from triphase.footprints.moments import PARTS, Footprint
 from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
 from triphase.models.chain import chain_of
-from triphase.models.loading import choose_device, choose_dtype, require_capture
+from triphase.models.loading import choose_device, choose_dtype, require_card
 from triphase.models.pretrained import open_config, open_tokenizer
 from triphase.monitoring.memory import available_gb, give_back, resident_bytes
 from triphase.planning.every_phase import footprints_of
@@ -93,8 +93,8 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
         ModelError: configuration or tokenizer cannot be opened, or the layers cannot be adapted or traced.
         DataError: a record cannot be read, or is too long.
     """
+    require_card(settings.model)
     config, tokenizer, dtype, device = _opened_for(settings)
-    require_capture(settings.model.capture_decoding, device)
     load = workload(settings, Template.of(tokenizer, settings.model))
     if process_bytes is None:
         _warm_up(config, dtype)
@@ -148,7 +148,7 @@ def _sized_cost(
     on_card = device.type != "cpu"
     allowed = float(torch.cuda.mem_get_info()[1]) if on_card else (available_gb() or 0.0) * 1e9
     process = 0.0 if on_card else process_bytes
-    cost = CostModel(settings, work_of(settings, config, dtype), load, process_bytes=process)
+    cost = CostModel(settings, work_of(settings, config, dtype, on_card=on_card), load, process_bytes=process)
     cost.settings, notes = sized(cost, allowed, on_card=on_card)
     return cost, allowed, notes
 
@@ -171,7 +171,7 @@ def traceable(settings: RunSettings) -> Iterator[None]:
         ) from error
 
 
-def work_of(settings: RunSettings, config: Any, dtype: Any) -> Work:
+def work_of(settings: RunSettings, config: Any, dtype: Any, *, on_card: bool = False) -> Work:
     """The model's work, traced on its configuration alone; the plans of one process share it.
 
     A model whose code comes with it is traced again each time: the code may be another one now.
@@ -186,6 +186,7 @@ def work_of(settings: RunSettings, config: Any, dtype: Any) -> Work:
         model.recompute_activations,
         model.quantization,
         trusted,
+        on_card,
     )
     if trusted or key not in _WORK:
         while len(_WORK) >= _MOST_WORK:
@@ -197,6 +198,7 @@ def work_of(settings: RunSettings, config: Any, dtype: Any) -> Work:
             recompute=model.recompute_activations,
             trusted=trusted,
             quantization=model.quantization,
+            on_card=on_card,
         )
     return _WORK[key]
 

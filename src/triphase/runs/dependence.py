@@ -22,6 +22,7 @@ FREE = (
     "parallel.timeout_seconds",
     "model.recompute_activations",
     "model.capture_decoding",
+    "model.offload",
     "trackers",
     "reward.require_better_than_chance",
     "rounds",

@@ -45,6 +45,7 @@ def require_weights_fit(settings: "RunSettings") -> None:
     require_full_weights_fit(settings)
     require_shardable(settings)
     require_quantization_fits(settings)
+    require_whole_layers(settings)
     require_rollouts_fit(settings)
 
 
@@ -149,6 +150,22 @@ def require_quantization_fits(settings: "RunSettings") -> None:
             f"model.quantization is {kind}, and the servers of {_servers(settings)} load the "
             f"unquantized base, so they would sample from another policy; leave one of the two out"
         )
+
+
+def require_whole_layers(settings: "RunSettings") -> None:
+    """Check that no setting moves or compiles layers that are divided among processes.
+
+    Raises:
+        ValueError: one does.
+    """
+    if settings.parallel.strategy != "fsdp2":
+        return
+    for name in ("offload", "compile_layers"):
+        if getattr(settings.model, name):
+            raise ValueError(
+                f"model.{name} is true, but parallel.strategy fsdp2 divides the layers among processes; "
+                f"set replicated, or leave model.{name} out"
+            )
 
 
 def require_rounds_fit(settings: "RunSettings") -> None:

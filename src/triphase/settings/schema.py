@@ -41,6 +41,15 @@ class ModelSettings(Settings):
     recompute_activations: bool = False
     """Run each trained layer again in the backward pass instead of keeping its activations: the same gradients with far
     less memory, for about a third more time in the updates. Use it if a microbatch does not fit."""
+    offload: bool = False
+    """On a CUDA device, keep in the host's memory what a stage does not read: Adam's moments except in the step itself,
+    and in the updates of PPO the reference, the reward models and the layers below the adapted ones (with
+    `method: full` the whole frozen base). The results are the same; copying takes time in every step, and captured
+    steps of sampling are captured again in each iteration. Refused on a CPU."""
+    compile_layers: bool = False
+    """Compile the adapted layers with `torch.compile`: elementwise operations are fused, results change by rounding.
+    The first passes take a minute or more, so it pays only for long runs, and a compiler must be installed (on a CPU a
+    C++ compiler); without one, a warning says so and nothing is compiled."""
     capture_decoding: Literal["auto", "on", "off"] = "auto"
     """On a CUDA device, sample with one CUDA graph per token instead of one kernel launch after another: the same
     tokens up to rounding, several times faster. `auto` does so for models of the Llama, Mistral and Qwen families,

@@ -2,17 +2,19 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from triphase.batches.transfers import to_device, to_host
 from triphase.errors import TrainingError
 from triphase.settings.phases import OptimizerSettings
 from triphase.training.distributed.types import ALONE, Strategy
 
 MAX_SKIPPED_IN_A_ROW = 5
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 _NAMED = 3
 _log = logging.getLogger(__name__)
 _ADVICE = (
@@ -59,8 +61,12 @@ class Updater:
         critic: Mapping[str, nn.Parameter] | None = None,
         critic_learning_rate: float | None = None,
         strategy: Strategy = ALONE,
+        offload: bool = False,
     ) -> None:
-        """``critic`` is a second network (its head is in ``heads``): with its own rate and gradient norm."""
+        """``critic`` is a second network (its head is in ``heads``): with its own rate and gradient norm.
+
+        With ``offload`` Adam's moments are in the host's memory except during a step.
+        """
         critic = critic or {}
         self.parameters = {**adapters, **critic, **heads}
         self.strategy = strategy
@@ -82,6 +88,7 @@ class Updater:
         # The groups that are clipped together: a large gradient of one network must not slow another.
         self._networks = [list(network.values()) for network in together]
         self._fused = is_fused(self.parameters)
+        self._offload = offload
         self._optimizer = torch.optim.AdamW(
             groups,
             fused=self._fused or None,
@@ -107,11 +114,20 @@ class Updater:
         for trained, total in zip(networks, totals, strict=True):
             nn.utils.clip_grads_with_norm_(trained, self._settings.max_gradient_norm, total)
         self.begun += 1
+        if self._offload:
+            self._move_moments(lambda moment, parameter: to_device(moment, parameter.device))
         self._optimizer.step()
+        if self._offload:
+            self._move_moments(lambda moment, _: to_host(moment))
         self.skipped_in_a_row = 0
         self.discard()
         self.step_count += 1
         return StepResult(norm, rate, False)
+
+    def _move_moments(self, moved: Callable[[Tensor, Tensor], Tensor]) -> None:
+        for parameter, state in self._optimizer.state.items():
+            for moment in _MOMENTS:
+                state[moment] = moved(state[moment], parameter)
 
     def skip_step(self, nonfinite: Sequence[str], norm: float = math.nan, *, advice: str = _ADVICE) -> StepResult:
         """Count a step and change nothing, because something was not finite; ``advice`` names the cause and the remedy.
@@ -172,14 +188,19 @@ class Updater:
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"parameter.{name}"])
             state = {
-                key: tensors[f"{key}.{name}"].to(parameter.device if key != "step" or self._fused else "cpu")
-                for key in ("step", "exp_avg", "exp_avg_sq")
+                key: self._placed(tensors[f"{key}.{name}"], parameter, key)
+                for key in ("step", *_MOMENTS)
                 if f"{key}.{name}" in tensors
             }
             if state:
                 self._optimizer.state[parameter] = state
             else:
                 self._optimizer.state.pop(parameter, None)
+
+    def _placed(self, value: Tensor, parameter: Tensor, key: str) -> Tensor:
+        if key in _MOMENTS and self._offload:
+            return to_host(value)
+        return value.to(parameter.device if key in _MOMENTS or self._fused else "cpu")
 
 
 def is_fused(parameters: Mapping[str, nn.Parameter]) -> bool:

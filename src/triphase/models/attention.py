@@ -1,0 +1,51 @@
+"""Attention in bfloat16 on a CPU, computed in float32 for short rows.
+
+torch multiplies the small matrices of a head in its backward pass several times slower in bfloat16 than in float32
+(docs/performance.md has the difference). Its inputs are converted, and its output back; scores, which were rounded
+nowhere before, are not rounded now either.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "sdpa_of_short_rows"
+_LONGEST = 512  # with longer rows the two are equally fast
+_widens = True
+
+
+def use_for(model: Any) -> None:
+    """Let a model whose attention is torch's, in bfloat16, compute it this way; any other is left alone."""
+    weight = model.get_output_embeddings().weight
+    if model.config._attn_implementation == "sdpa" and weight.dtype == torch.bfloat16:
+        model.config._attn_implementation = NAME
+
+
+@contextmanager
+def as_on_a_card() -> Iterator[None]:
+    """Compute on tensors of the CPU as on those of a GPU: for a plan, whose tensors have no data."""
+    global _widens
+    before, _widens = _widens, False
+    try:
+        yield
+    finally:
+        _widens = before
+
+
+def _forward(module: Any, query: Tensor, key: Tensor, value: Tensor, *arguments: Any, **options: Any) -> Any:
+    """(B, H, L, D) queries, keys and values as transformers' own function takes them."""
+    dtype = query.dtype
+    if dtype != torch.bfloat16 or not _widens or query.device.type != "cpu" or key.shape[2] > _LONGEST:
+        return sdpa_attention_forward(module, query, key, value, *arguments, **options)
+    mixed, weights = sdpa_attention_forward(module, query.float(), key.float(), value.float(), *arguments, **options)
+    return mixed.to(dtype), weights
+
+
+AttentionInterface.register(NAME, _forward)
+AttentionMaskInterface.register(NAME, sdpa_mask)

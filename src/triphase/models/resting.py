@@ -1,0 +1,81 @@
+"""Frozen tensors that rest in the host's memory while no pass of a phase reads them.
+
+A resting tensor is replaced in its module, so a pass that reads it anyway fails at once: its device is another one.
+Frozen tensors are copied to the host once, and later only moved back; one that was changed meanwhile is copied again.
+"""
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from triphase.batches.transfers import to_device, to_host
+
+Place = tuple[MutableMapping[str, Tensor | None], str]
+"""A module's own table of parameters or buffers, and the name of one of them."""
+
+
+@dataclass(slots=True)
+class _Copy:
+    """A tensor's copy on the host, and what was on the device when it was equal to it."""
+
+    host: Tensor
+    device: torch.device
+    awake: Callable[[], Tensor | None]
+    version: int
+
+
+class Resting:
+    """Tensors that rest and wake together.
+
+    Attributes:
+        rests: whether they are on the host now.
+    """
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._places = places
+        self._copies: list[_Copy | None] = [None] * len(places)
+        self.rests = False
+
+    @torch.no_grad()
+    def rest(self) -> None:
+        """Replace the tensors by their copies on the host."""
+        if self.rests:
+            return
+        self.rests = True
+        for number, (table, name) in enumerate(self._places):
+            tensor, copy = table[name], self._copies[number]
+            if tensor is None:
+                continue
+            if copy is None or copy.awake() is not tensor or copy.version != tensor._version:
+                host = to_host(tensor.detach())
+                copy = self._copies[number] = _Copy(host, tensor.device, weakref.ref(tensor), tensor._version)
+            table[name] = _in_place_of(tensor, copy.host)
+
+    @torch.no_grad()
+    def wake(self) -> None:
+        """Replace the copies by tensors on their device."""
+        if not self.rests:
+            return
+        self.rests = False
+        for copy, (table, name) in zip(self._copies, self._places, strict=True):
+            tensor = table[name]
+            if copy is None or tensor is None:
+                continue
+            back = table[name] = _in_place_of(tensor, to_device(copy.host, copy.device))
+            copy.awake, copy.version = weakref.ref(back), back._version
+
+
+def _in_place_of(old: Tensor, new: Tensor) -> Tensor:
+    return nn.Parameter(new, requires_grad=False) if isinstance(old, nn.Parameter) else new
+
+
+def places_of(modules: Iterable[nn.Module]) -> Iterator[Place]:
+    """Every parameter and buffer of modules, without those of adapters."""
+    for outer in modules:
+        for module in outer.modules():
+            if not isinstance(module, nn.ParameterDict):
+                yield from ((module._parameters, name) for name in module._parameters)
+                yield from ((module._buffers, name) for name in module._buffers)
