@@ -17,6 +17,7 @@ from triphase.planning import plan as planning
 from triphase.planning.shortage import shortage_of
 from triphase.reports.contents import read_run
 from triphase.reports.page import page_of
+from triphase.runs import opening
 from triphase.runs.pipeline import run_all
 from triphase.tokens.template import Template
 
@@ -160,3 +161,13 @@ def test_off_load_without_a_card_is_refused_in_one_line(
     error = capsys.readouterr().err
     assert "model.offload is true, but the model is on cpu" in error and "set it to false" in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_run_that_was_off_loaded_opens_on_a_machine_without_a_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = settings(tmp_path)
+    model = plain.model.model_copy(update={"offload": True, "compile_layers": True})
+    monkeypatch.setattr(opening, "load_settings", lambda path: plain.model_copy(update={"model": model}))
+    monkeypatch.setattr(opening, "require_shared", lambda path: None)
+    assert opening.open_run(tmp_path / "run").settings.model == plain.model

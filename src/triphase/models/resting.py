@@ -7,13 +7,14 @@ Frozen tensors are copied to the host once, and later only moved back; one that 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from triphase.batches.transfers import to_device, to_host
 
-Place = tuple[MutableMapping[str, Tensor | None], str]
+Place = tuple[MutableMapping[str, Any], str]
 """A module's own table of parameters or buffers, and the name of one of them."""
 
 

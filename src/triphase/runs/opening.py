@@ -29,8 +29,9 @@ def open_run(path: Path, *, wide: bool = False) -> Run:
     here = path.resolve()
     require_shared(here)
     settings = load_settings(path).model_copy(update={"output": str(here.parent), "name": here.name})
-    if wide:
-        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"quantization": None})})
+    # For training alone; a machine without a GPU, to which the run was moved, would refuse them.
+    changed: dict[str, object] = {"offload": False, "compile_layers": False} | ({"quantization": None} if wide else {})
+    settings = settings.model_copy(update={"model": settings.model.model_copy(update=changed)})
     return Run(settings, RunDirectory(settings), SilentProgress(), StopRequest())
 
 
