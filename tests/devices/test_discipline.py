@@ -75,19 +75,40 @@ def test_the_decode_loop_waits_once_a_token(seen: dict[str, Any]) -> None:
 
 
 PLANTED = """
+import importlib
 from tests.devices import card, counted, steps
 import torch
-from triphase.models import heads
 from triphase.phases import minibatch
 device = card.install()
-shared = steps.shared_on(device)
-forward = heads.ScoreHead.forward
-heads.ScoreHead.forward = lambda self, x: forward(self, x) + torch.ones(len(x))
-try:
-    steps.reward(shared)
-except card.MixedDevicesError as error:
-    print("found:", error)
-heads.ScoreHead.forward = forward
+# In what each phase alone computes: a tensor of the processor beside its result.
+for name, module, owner in (
+    ("sft", "triphase.phases.sft", "response_nll"),
+    ("sft-full", "triphase.models.roles", "response_logprobs"),
+    ("reward", "triphase.phases.reward", "pair_loss"),
+    ("sampling", "triphase.rollouts.decoding", "sample"),
+    ("ppo", "triphase.phases.minibatch", "clipped_policy_loss"),
+    ("ppo-critic", "triphase.phases.minibatch", "clipped_value_loss"),
+    ("ppo-full", "triphase.phases.ppo", "shape_rewards"),
+    ("ppo-rloo", "triphase.phases.ppo", "advantages_of"),
+    ("ensemble", "triphase.models.members", "combine_scores"),
+    ("evaluation", "triphase.models.roles", "response_logprobs"),
+):
+    place = importlib.import_module(module)
+    real = getattr(place, owner)
+    def planted(*args, **kwargs):
+        given = [each for each in args if isinstance(each, torch.Tensor) and each.is_floating_point()]
+        for each in given[:1] or [torch.ones(3, device=device)]:
+            each + torch.ones(each.shape or (1,))
+        return real(*args, **kwargs)
+    shared = steps.shared_on(device)
+    shared.stepper(None)
+    setattr(place, owner, planted)
+    try:
+        steps.STEPS[name](shared)
+        print("missed:", name)
+    except card.MixedDevicesError as error:
+        print("found:", name, error)
+    setattr(place, owner, real)
 loss = minibatch.clipped_policy_loss
 def waiting(*args, **kwargs):
     made = loss(*args, **kwargs)
@@ -128,9 +149,10 @@ def run(program: str) -> str:
     return done.stdout
 
 
-def test_a_planted_tensor_of_the_processor_is_found_and_a_planted_wait_counted() -> None:
-    mixed, waits = run(PLANTED).splitlines()
-    assert mixed.startswith("found: aten.add.Tensor")
+def test_a_planted_tensor_of_the_processor_is_found_in_each_phase_and_a_planted_wait_counted() -> None:
+    *mixed, waits = run(PLANTED).splitlines()
+    assert len(mixed) == 10
+    assert all(line.startswith("found: ") and "aten.add.Tensor" in line for line in mixed), mixed
     planted, microbatches = map(int, waits.split())
     assert planted == microbatches > 0
 

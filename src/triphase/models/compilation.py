@@ -45,8 +45,9 @@ class Compilation:
         return layer(*arguments, **options)
 
     def _go_without(self, error: Exception) -> None:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        self.reason = lines[0][:200] if lines else type(error).__name__
+        cause = getattr(error, "inner_exception", None) or error
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+        self.reason = f"{type(cause).__name__}: {lines[0][:200] if lines else 'no message'}"
         _log.warning("model.compile_layers: layers are not compiled (%s)", self.reason)
 
     def wrap(self, layers: nn.ModuleList) -> None:

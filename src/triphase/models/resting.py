@@ -50,7 +50,7 @@ class Resting:
             tensor, copy = table[name], self._copies[number]
             if tensor is None:
                 continue
-            if copy is None or copy.awake() is not tensor or copy.version != tensor._version:
+            if copy is None or copy.version != tensor._version or copy.awake() is not tensor:
                 host = to_host(tensor.detach())
                 copy = self._copies[number] = _Copy(host, tensor.device, weakref.ref(tensor), tensor._version)
             table[name] = _in_place_of(tensor, copy.host)
