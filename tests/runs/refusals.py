@@ -86,7 +86,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], str]] = {
         models.checking: require_positions require_rows
         models.files: read_object check_files tensor_sizes weight_files _check_kind _check_sizes
         models.language_head: logit_map_of
-        models.loading: choose_device require_capture
+        models.loading: choose_device require_card
         models.merging: check_adapter
         models.pretrained: opening open_config open_weights
         models.places: directory_of _refuse_pipes fetched
