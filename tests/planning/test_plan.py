@@ -170,4 +170,4 @@ def test_a_run_that_was_off_loaded_opens_on_a_machine_without_a_card(
     model = plain.model.model_copy(update={"offload": True, "compile_layers": True})
     monkeypatch.setattr(opening, "load_settings", lambda path: plain.model_copy(update={"model": model}))
     monkeypatch.setattr(opening, "require_shared", lambda path: None)
-    assert opening.open_run(tmp_path / "run").settings.model == plain.model
+    assert opening.open_run(tmp_path / "run").settings.model.model_dump() == plain.model.model_dump()
