@@ -84,6 +84,8 @@ def test_another_ppo_on_what_is_finished(finished: Path, run: Path, capsys: pyte
     assert main(["run", str(made)]) == 0
     assert results(made) == results(scratch(finished, *PPO_CHANGE)) != results(run)
     assert files_of(run, "**/*") == before
+    assert json.loads((made / "timings.json").read_text()).keys() - {"peaks_gb", "peak_gb"} == {"ppo", "evaluation"}
+    assert (made / "labelling.json").read_bytes() == (run / "labelling.json").read_bytes()
     page = (made / "report.html").read_text()
     assert "not run yet" not in page and "holds 0 of" not in page
     assert all(verdict.same for verdict in verify_run(made))

@@ -36,9 +36,9 @@ from triphase.runs.reward_gate import require_reward_model
 from triphase.runs.reward_training import run_reward
 from triphase.runs.rounds import sampled_as, sampled_policy
 from triphase.runs.session import Run
-from triphase.runs.store_contents import is_noted, note_sampled
-from triphase.settings.phase_names import SFT, ppo_phase
-from triphase.training.artifacts import is_usable, name_of
+from triphase.runs.store_contents import RANKED, is_noted, note_sampled
+from triphase.settings.phase_names import REWARD, SFT, ppo_phase
+from triphase.training.artifacts import is_usable, name_of, taken_of
 from triphase.training.checkpoint_places import CHECKPOINTS
 from triphase.training.cleanup import settle, share_files
 from triphase.training.finals import save_policy, save_trained, save_whole_model
@@ -63,8 +63,15 @@ def run_all(run: Run) -> None:
         "evaluation": run_evaluation,
     }
     for step in todo(run.settings):
-        steps[step](run)
+        if step not in ("sampling", "labelling") or not _shares_labels(run):
+            steps[step](run)
     run_report(run)
+
+
+def _shares_labels(run: Run) -> bool:
+    """Whether a branch shares the reward model, and has the labels that it was trained on with their figures."""
+    taken = taken_of(run.path, REWARD)
+    return taken is not None and taken.shared and is_noted(run.path) and run.part(RANKED).is_file()
 
 
 def run_every_ppo(run: Run) -> None:
