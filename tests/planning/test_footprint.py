@@ -340,7 +340,7 @@ def test_scoring_by_the_reward_model_has_a_score_for_each_response() -> None:
 def test_two_heads_score_every_ranking_once_more() -> None:
     plain, heads = (
         planner(run_settings(reward={**run_settings().reward.model_dump(by_alias=True), "length": kind}), model())
-        for kind in ("raw", "two-heads")
+        for kind in ("free", "two-heads")
     )
     found, more = reward_footprint(plain), reward_footprint(heads)
     shape = moment(more, "update").shape
