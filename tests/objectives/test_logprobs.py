@@ -270,15 +270,16 @@ def test_products_and_buffers_are_made_only_where_needed(
     assert operations.buffers == 1 + (with_entropy and gradient)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("with_entropy", [False, True])
 def test_rows_that_pass_the_cache_together_do_not_change_a_bit(
-    with_entropy: bool, monkeypatch: pytest.MonkeyPatch
+    with_entropy: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
     for rows in (1, 3, N):
         monkeypatch.setattr(logprobs, "_LEAST_ROWS", 1)
         monkeypatch.setattr(logprobs, "_CACHED_LOGITS", rows * V)
-        hidden, weight = head()
+        hidden, weight = head(dtype)
         made = objectives.response_logprobs(
             hidden.requires_grad_(), weight, TARGETS, temperature=0.7, chunk_size=N, with_entropy=with_entropy
         )
