@@ -169,6 +169,8 @@ class Descent(Phase):
         with torch.no_grad():
             for parameter in self.state.updater.parameters.values():
                 parameter += 1
+                parameter.grad = torch.zeros_like(parameter)
+        self.state.updater.step()  # Adam has moments from the first step on; the learning rate is 0
         metrics = {"ppo/entropy": 0.1 if self.collapse <= step + 1 < self.until else 2.0}
         self.guard.check_alarms(self.state, step + 1, metrics)
         return metrics
@@ -203,6 +205,8 @@ def test_rollback_goes_on_from_them_more_carefully_and_then_stops(
     assert "PPO returns to the weights after iteration" in caplog.text and "before it was extended" not in caplog.text
     assert len(made.state.values.rollbacks) == 1 and made.state.values.finished is None
     assert made.state.updater.rate_scale == 0.5 and made.state.values.kl_coefficient == 0.2
+    Descent(tmp_path / "c", settings.model_copy(update={"back": 10}), collapse=6, until=9).run(14)
+    assert "after iteration 0 (alarm" in caplog.text  # the start has no moments, and no extension made it so
     lasting = Descent(tmp_path / "b", settings, collapse=6)
     lasting.run(30)
     assert len(lasting.state.values.rollbacks) == 1 and "entropy-collapse" in lasting.state.values.finished

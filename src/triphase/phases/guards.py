@@ -140,7 +140,7 @@ class AlarmGuard:
                 _log.warning("PPO stops: %s", state.values.finished)
                 return
             told = f"PPO returns to the weights after iteration {step}"
-            if not any(name.startswith("exp_avg.") for name in tensors):
+            if step > 0 and not any(name.startswith("exp_avg.") for name in tensors):
                 told += ", from before it was extended, and to Adam's moments as at a start"
         else:
             told = "PPO continues from its weights"
