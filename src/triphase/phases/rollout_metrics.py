@@ -140,7 +140,7 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
     figures |= {f"{PREFIX}{name}": mean for name, mean in experience.scored.part_means().items()}
     figures |= monitor_figures(experience.scored.monitors, scores)
     figures["ppo/reference_kl"] = float(reference_kl(experience.logprobs, experience.reference_logprobs, mask))
-    figures["ppo/reference_kl_per_token"] = figures["ppo/reference_kl"] * len(samples) / int(mask.sum())
+    figures["ppo/reference_kl_per_token"] = figures["ppo/reference_kl"] * len(samples) / sum(lengths)
     if experience.penalty_logprobs is not None:
         figures["ppo/penalty_kl"] = float(reference_kl(experience.logprobs, experience.penalty_logprobs, mask))
     return {name: value for name, value in figures.items() if value is not None}
