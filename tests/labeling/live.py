@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 
+_TICKS = os.sysconf("SC_CLK_TCK")
 CODE = """
 import sys
 from triphase.cli import label
@@ -20,6 +21,25 @@ if __name__ == "__main__":  # workers import this as another module
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time of a process and of all that it started, those that have ended included."""
+    parents, seconds = dict[int, int](), dict[int, float]()
+    for place in Path("/proc").iterdir():
+        if not place.name.isdigit():
+            continue
+        try:
+            words = (place / "stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            continue
+        parents[int(place.name)], seconds[int(place.name)] = int(words[1]), sum(map(int, words[11:15])) / _TICKS
+    found, open_ = 0.0, [pid]
+    while open_:
+        one = open_.pop()
+        found += seconds.get(one, 0.0)
+        open_ += [child for child, parent in parents.items() if parent == one]
+    return found
 
 
 class LiveServer:
@@ -44,6 +64,12 @@ class LiveServer:
                 assert self.process.poll() is None, "the server ended at once"
                 time.sleep(0.05)
         raise AssertionError("the server did not start")
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        assert self.process is not None
+        return self.process.pid
 
     def kill(self) -> None:
         assert self.process is not None

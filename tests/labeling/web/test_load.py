@@ -3,18 +3,19 @@
 import asyncio
 import os
 import random
+import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
 from tests.labeling.crowd import fill
 from tests.labeling.light import simulate_lightly
-from tests.labeling.live import LiveServer, free_port
+from tests.labeling.live import LiveServer, free_port, processor_seconds
 from tests.postgres_server import PostgresServer
 
 from triphase.cli.label import simulated_accounts
@@ -78,14 +79,19 @@ def check_nothing_lost_or_doubled(where: str | Path, report: Report) -> int:
 
 def run_load(
     where: str | Path, prompts: int, people: int, most: int | None, think: float, workers: int = 1,
-    tasks: Sequence[Campaign] = (),
+    tasks: Sequence[Campaign] = (), database: PostgresServer | None = None,
 ) -> Report:  # fmt: skip
     passwords = prepare(where, prompts, people, tasks)
     server = LiveServer(where, free_port(), workers)
     server.start()
-    begun = time.perf_counter()
+    programs = {"server": server.pid, "clients": os.getpid()} | ({"database": database.pid} if database else {})
+    begun, spent = time.perf_counter(), {name: -processor_seconds(pid) for name, pid in programs.items()}
+    spent["clients"] += processor_seconds(server.pid)  # this process started the server
     try:
         report = asyncio.run(simulate_lightly(server.port, labelers(people), passwords, most=most, think=think))
+        for name, pid in programs.items():
+            spent[name] += processor_seconds(pid)
+        spent["clients"] -= processor_seconds(server.pid)
     finally:
         server.stop()
     seconds = time.perf_counter() - begun
@@ -94,9 +100,17 @@ def run_load(
     median, p95, p99 = (f"{1000 * report.percentile(share):.0f} ms" for share in (0.5, 0.95, 0.99))
     sys.stderr.write(
         f"\n{people} labelers, think {think} s: {done} answers in {seconds:.0f} s ({done / seconds:.0f}/s); next item "
-        f"median {median}, p95 {p95}, p99 {p99}; retries {report.retries}\n"
+        f"median {median}, p95 {p95}, p99 {p99}; retries {report.retries}\n{cost_of(spent, done)}\n"
     )
     return report
+
+
+def cost_of(spent: Mapping[str, float], answers: int) -> str:
+    """The processor time of an answer, and the throughput that it allows on more cores, the clients elsewhere."""
+    each = ", ".join(f"{name} {1000 * seconds / answers:.1f} ms" for name, seconds in spent.items())
+    ours = sum(seconds for name, seconds in spent.items() if name != "clients") / answers
+    cores = ", ".join(f"{count} cores {count / ours:.0f}" for count in (1, 2, 4, 8))
+    return f"processor time of an answer: {each}; answers per second without clients, if all cores are busy: {cores}"
 
 
 def run_kills(where: str | Path, prompts: int, people: int, kills: int, pause: float) -> None:
@@ -137,6 +151,21 @@ def check_no_lease_is_stuck(store: Store) -> None:
         states = dict(connection.execute(select(assignments.c.state, func.count()).group_by(assignments.c.state)).all())
         assert set(states) == {"done"}, states
         assert connection.execute(select(func.count()).select_from(rankings)).scalar_one() == states["done"]
+
+
+def test_the_processor_time_of_an_answer_and_what_follows_of_it() -> None:
+    told = cost_of({"server": 30.0, "clients": 50.0, "database": 10.0}, 10_000)
+    assert told.startswith("processor time of an answer: server 3.0 ms, clients 5.0 ms, database 1.0 ms; ")
+    assert told.endswith("1 cores 250, 2 cores 500, 4 cores 1000, 8 cores 2000")
+    burn = "import time\nwhile time.process_time() < 0.3: pass\n"
+    code = f"import subprocess, sys, time\nsubprocess.run([sys.executable, '-c', {burn!r}])\nprint(flush=True)\n"
+    code += "time.sleep(9)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None and program.stdout.readline()
+        seconds = processor_seconds(program.pid)
+        assert 0.3 <= seconds < 3.0  # also of the one that has ended
+        assert processor_seconds(os.getpid()) >= seconds
+        program.kill()
 
 
 def test_a_small_load(tmp_path: Path) -> None:
@@ -195,7 +224,7 @@ def test_killed_ten_times_in_the_load(tmp_path: Path) -> None:
 
 @pytest.mark.postgres
 def test_a_small_load_on_postgres(postgres: PostgresServer) -> None:
-    run_load(postgres.new_database(), prompts=40, people=8, most=None, think=0.0)
+    run_load(postgres.new_database(), prompts=40, people=8, most=None, think=0.0, database=postgres)
 
 
 @pytest.mark.postgres
@@ -206,7 +235,7 @@ def test_sixty_four_labelers_submit_ten_thousand_on_postgres(
     postgres: PostgresServer, think: float, workers: int
 ) -> None:
     where = postgres.new_database()
-    report = run_load(where, prompts=5600, people=64, most=157, think=think, workers=workers)
+    report = run_load(where, prompts=5600, people=64, most=157, think=think, workers=workers, database=postgres)
     assert len(report.submitted) >= 10_000
     if think:
         assert report.percentile(0.95) < float(os.environ.get("TRIPHASE_P95_SECONDS", "0.15"))
