@@ -27,7 +27,7 @@ def test_a_low_rank_update_by_hand() -> None:
     base = torch.nn.Linear(2, 2, bias=False).requires_grad_(False)
     base.weight.copy_(torch.eye(2))
     layer = LoraLinear(base, rank=1, alpha=4.0)
-    layer.add("x", torch.Generator())
+    layer.add("x", torch.Generator(), torch.device("cpu"))
     with torch.no_grad():
         layer.lora_a["x"].copy_(torch.tensor([[3.0, -1.0]]))
         layer.lora_b["x"].copy_(torch.tensor([[2.0], [5.0]]))

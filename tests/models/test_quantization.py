@@ -63,7 +63,7 @@ def wide(quantized: QuantizedLinear) -> nn.Linear:
 
 def lora(base: nn.Module) -> LoraLinear:
     module = LoraLinear(base, rank=4, alpha=8.0)
-    module.add("a", torch.Generator().manual_seed(0))
+    module.add("a", torch.Generator().manual_seed(0), torch.device("cpu"))
     module.active = "a"
     with torch.no_grad():
         module.lora_b["a"].copy_(torch.linspace(-1, 1, module.lora_b["a"].numel()).view_as(module.lora_b["a"]))

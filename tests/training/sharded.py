@@ -18,6 +18,7 @@ from tests.devices.steps import prompts_of, shared_on
 from tests.small import random_model, samples, tokenizer
 from tests.training.together import PHASES, change_of_world, equality
 from torch import nn
+from torch.distributed.fsdp import CPUOffloadPolicy
 
 from triphase.batches.padding import pad_batch
 from triphase.models.backbone import layers_of
@@ -61,6 +62,7 @@ def loading(strategy: Strategy, folder: Path) -> dict[str, Any]:
         strategy.barrier()
         given = ModelSettings(name=str(place), dtype=dtype)
         whole = load_model(given).model
+        strategy._offloads = kind == "gpt2"  # type: ignore[attr-defined]
         with _reading() as files:
             strategy.load_together(None)
             loaded = load_model(given, shard=strategy.shard)
@@ -70,10 +72,17 @@ def loading(strategy: Strategy, folder: Path) -> dict[str, Any]:
                 "same": torch.equal(loaded.model(ids).logits, whole(ids).logits),
                 "read": files[0].read,
                 "half": _bytes(whole) - _bytes(nn.ModuleList(layers_of(whole))) // 2,
+                "offloaded": _is_offloaded(loaded.model),
                 "dtypes": sorted({str(value.dtype) for value in loaded.model.parameters()}),
             }
         strategy.barrier()
     return found
+
+
+def _is_offloaded(model: Any) -> list[bool]:
+    """Of each layer, whether FSDP2 itself keeps its parts in the machine's memory."""
+    groups = [layer._get_fsdp_state()._fsdp_param_groups[0] for layer in layers_of(model)]
+    return sorted({isinstance(group.offload_policy, CPUOffloadPolicy) for group in groups})
 
 
 @contextmanager
@@ -106,7 +115,9 @@ def _write(shared: SharedModel, requests: Sequence[Request], limit: int) -> list
 
 def generation(strategy: Strategy, folder: Path) -> dict[str, Any]:
     """Each rank writes what it likes, one two tokens and another many; then rank 0 alone."""
+    strategy._offloads = True  # type: ignore[attr-defined]
     whole, shared = shared_on("cpu"), shared_on("cpu", strategy=strategy)
+    strategy._offloads = False  # type: ignore[attr-defined]
     _, ids = prompts_of(whole)
     mine = [Request(prompt, 10 * strategy.rank + place) for place, prompt in enumerate(ids[: 1 + 2 * strategy.rank])]
     limit = 2 + 10 * strategy.rank
@@ -121,6 +132,7 @@ def generation(strategy: Strategy, folder: Path) -> dict[str, Any]:
         "same": own == _write(whole, mine, limit),
         "lengths": [len(each) for each in own],
         "led": led == _write(whole, [Request(ids[0], 77)], 9),
+        "offloaded": _is_offloaded(shared.backbone.model),
         "apart": float((states - expected).abs().max()),
     }
 
@@ -154,7 +166,6 @@ def main() -> None:
     """Every comparison, and one JSON file of each rank."""
     torch.set_num_threads(1)
     folder, place = Path(sys.argv[1]), place_in(os.environ)
-    PHASES.pop("sft-full")
     if len(sys.argv) < 3:  # the quick ones
         for name in ("ppo-groups", "ppo-packed"):
             PHASES.pop(name)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from benchmarks.same_figures import judged
 from safetensors.torch import load_file
 from tests.runs.small_run import settings, write_data
 from tests.training.worlds import ended, environment, free_port
@@ -28,8 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def config(folder: Path, name: str, **changes: Any) -> Path:
-    plain = settings(folder, method="lora", name=name, **changes).model_dump(mode="json")
+def config(folder: Path, name: str, *, method: str = "lora", **changes: Any) -> Path:
+    plain = settings(folder, method=method, name=name, **changes).model_dump(mode="json")
     plain["labeling"].pop("import_", None)
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(plain, sort_keys=False))
@@ -84,6 +85,22 @@ def test_ranks_with_a_divided_base_leave_what_one_process_leaves(folder: Path, a
     assert triphase("evaluate", str(divided)).returncode == 0
 
 
+def test_all_weights_are_trained_in_parts_and_left_whole(folder: Path) -> None:
+    ppo = {"iterations": 1, "batch_size": 8, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10}
+    runs = []
+    for name, processes in (("whole", 1), ("parts", 2)):
+        parallel = {"strategy": "fsdp2"} if processes > 1 else {}
+        path = config(folder, name, method="full", ppo=ppo, parallel=parallel)
+        found = triphase("run", str(path), *(["--processes", str(processes)] if processes > 1 else []))
+        assert found.returncode == 0, found.stderr
+        runs.append(folder / "runs" / name)
+    assert "strategy: fsdp2" in found.stderr
+    require_close(*runs)
+    # The files are those of an ordinary model.
+    names = [{path.name for path in (run / "sft" / "final").iterdir()} for run in runs]
+    assert names[0] == names[1] and "model.safetensors" in names[0]
+
+
 def test_two_processes_leave_what_one_leaves(folder: Path, alone: Path) -> None:
     both = triphase("run", str(config(folder, "both")), "--processes", "2")
     assert both.returncode == 0, both.stderr
@@ -91,6 +108,8 @@ def test_two_processes_leave_what_one_leaves(folder: Path, alone: Path) -> None:
     assert re.search(r"rank 1: cpu, threads: 1, process \d+ on ", both.stderr)
     runs = folder / "runs"
     require_close(runs / "alone", runs / "both")
+    lines, is_same = judged(runs / "alone", runs / "both")
+    assert is_same and not any("then" in line for line in lines), lines
     left = [
         {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and "tfevents" not in path.name}
         for run in (runs / "alone", runs / "both")

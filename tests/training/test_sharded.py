@@ -9,8 +9,9 @@ import torch
 from tests.runs.small_run import settings, write_data
 from tests.training.worlds import begin, ended
 
+from triphase.errors import SettingsError
 from triphase.runs import ranks
-from triphase.runs.ranks import is_divided
+from triphase.runs.ranks import is_divided, ranks_of
 from triphase.settings.schema import RunSettings
 from triphase.training.distributed.agreed_needs import FIRST_BLOCK, HERE, LOADS, choose
 from triphase.training.distributed.environment import Place
@@ -38,13 +39,14 @@ def require_equal(told: list[dict[str, Any]]) -> None:
         assert found["stopped at"] == 2 and found["parameters"] < 1e-6, phase
         assert found["files"] == ["manifest.json", "tensors.safetensors", "values.json"]
     for found in told:
+        assert found["generation"]["offloaded"] == [True]
         assert found["generation"]["same"] and found["generation"]["led"] and found["generation"]["apart"] < 1e-5
         assert 1e-3 < found["recomputation"]["largest"]
         assert found["recomputation"]["gradients"] < 1e-6 * max(1.0, found["recomputation"]["largest"])
 
 
 def test_a_divided_base_does_what_a_whole_one_does(told: list[dict[str, Any]]) -> None:
-    assert {"sft", "reward", "ppo", "ppo-mixed", "ppo-critic"} <= set(told[0]["equality"])
+    assert {"sft", "sft-full", "reward", "ppo", "ppo-mixed", "ppo-critic"} <= set(told[0]["equality"])
     require_equal(told)
     # No rank stops early while another still writes.
     assert max(told[0]["generation"]["lengths"]) <= 2 < max(told[1]["generation"]["lengths"])
@@ -63,6 +65,7 @@ def test_each_rank_reads_its_part_of_the_files_alone(told: list[dict[str, Any]])
         for kind in ("llama", "gpt2"):
             assert found[kind]["read"] == found[kind]["half"]
             assert found[kind]["dtypes"] == ["torch.float32"]
+        assert [each["offloaded"] for each in found.values()] == [[False], [True], [False]]
         # Files of float32 become what the settings say.
         assert found["qwen3"]["dtypes"] == ["torch.bfloat16"]
         assert found["qwen3"]["read"] == 2 * found["qwen3"]["half"]
@@ -124,10 +127,21 @@ def test_auto_divides_a_base_that_does_not_fit(chosen: RunSettings, monkeypatch:
     assert not found(sft=chosen.sft.model_copy(update={"method": "full"}))
 
 
+def test_parts_of_a_base_that_is_not_divided_are_not_offloaded(tmp_path: Path) -> None:
+    for strategy in ("auto", "replicated"):
+        with pytest.raises(ValueError, match=f"cpu_offload .* parallel.strategy is {strategy}; set it to fsdp2"):
+            settings(tmp_path, method="lora", parallel={"strategy": strategy, "cpu_offload": True})
+    chosen = settings(tmp_path, method="lora", parallel={"strategy": "fsdp2", "cpu_offload": True})
+    with (
+        pytest.raises(SettingsError, match=r"cpu_offload: .* a single process has the whole"),
+        ranks_of(chosen, Place()),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"method": "full"}, "sft.method"),
         ({"method": "lora", "ppo": {"method": "full"}}, "ppo.method"),
         ({"method": "lora", "variants": {"b": {"method": "full"}}}, "variants.b.method"),
     ],

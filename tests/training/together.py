@@ -101,7 +101,8 @@ def carried(make: Make, strategy: Strategy, directory: Path, stop_after: int | N
 
     def watched(parameters: Any) -> None:
         summed(parameters)
-        gradients.append({name: each.grad.clone() for name, each in parameters.items() if each.grad is not None})
+        there = {name: each.grad.clone() for name, each in parameters.items() if each.grad is not None}
+        gradients.append(strategy.whole(there))
 
     strategy.sum_gradients = watched  # type: ignore[method-assign]
     stop, lines = StopRequest(), Lines()
@@ -112,7 +113,7 @@ def carried(make: Make, strategy: Strategy, directory: Path, stop_after: int | N
 
     try:
         phase = make(strategy)
-        start = digest_of(phase.state.updater.parameters)
+        start = phase.state.updater.digest()
         options = LoopOptions(directory, lines, keep=1, stop=stop, on_step=on_step)
         lines.rows = {step: {} for step in range(1, 1 + _done(directory))}
         try:
@@ -164,7 +165,7 @@ def equality(strategy: Strategy, folder: Path) -> dict[str, Any]:
 def change_of_world(strategy: Strategy, folder: Path) -> dict[str, Any]:
     """Both ranks, rank 0 alone, both again: from checkpoint to checkpoint."""
     found: dict[str, Any] = {}
-    for name, steps in {"sft": 1, "reward": 1, "ppo": 1, "ppo-mixed": 1}.items():
+    for name, steps in {"sft": 1, "sft-full": 1, "reward": 1, "ppo": 1, "ppo-mixed": 1}.items():
         straight = carried(PHASES[name], strategy, folder / name / "straight")
         there = folder / name / "changing"
         carried(PHASES[name], strategy, there, stop_after=steps)

@@ -70,7 +70,7 @@ class Adapters:
         """Add a fresh adapter without effect. Its random start depends on the run's seed alone."""
         random = generator(self._seed, "adapter")
         for module in self._modules.values():
-            module.add(name, random)
+            module.add(name, random, self.backbone.device)
 
     @torch.no_grad()
     def redraw(self, name: str, *purpose: str | int) -> None:
@@ -79,7 +79,7 @@ class Adapters:
             return
         random = generator(self._seed, "adapter", *purpose)
         for module in self._modules.values():
-            module.add(name, random)
+            module.add(name, random, self.backbone.device)
 
     def activate(self, name: str | None) -> None:
         """Activate one adapter; None leaves the bare base."""

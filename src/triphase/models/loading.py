@@ -13,7 +13,7 @@ from triphase.models.merging import merged
 from triphase.models.pretrained import open_config, open_tokenizer, open_weights
 from triphase.models.products import prefers_bfloat16
 from triphase.models.quantization import quantize, require_library
-from triphase.models.sharded_loading import Shard, local_part, open_parts
+from triphase.models.sharded_loading import Shard, local_part, move_undivided, open_parts
 from triphase.settings.schema import ModelSettings
 
 
@@ -106,7 +106,10 @@ def load_model(settings: ModelSettings, place_of: PlaceOf = as_named, shard: Sha
     tokenizer = open_tokenizer(chain.tokenizer, settings)
     if settings.quantization is not None:
         quantize(model, settings.quantization, device)
-    model.to(device)
+    if shard is None:
+        model.to(device)
+    else:
+        move_undivided(model, device)
     _switch_dropout_off(model)
     return LoadedModel(
         model,

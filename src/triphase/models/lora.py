@@ -35,11 +35,10 @@ class LoraLinear(nn.Module):
         self.lora_a = nn.ParameterDict()
         self.lora_b = nn.ParameterDict()
 
-    def add(self, name: str, random: torch.Generator) -> None:
+    def add(self, name: str, random: torch.Generator, device: torch.device) -> None:
         """Add an adapter without effect: A uniform as in peft (Kaiming, a = √5), B zero."""
         bound = 1 / math.sqrt(self.inputs)
         a = torch.empty(self.rank, self.inputs).uniform_(-bound, bound, generator=random)
-        device = (self.base.codes if isinstance(self.base, QuantizedLinear) else self.base.weight).device
         self.lora_a[name] = nn.Parameter(a.to(device), requires_grad=False)
         self.lora_b[name] = nn.Parameter(torch.zeros(self.outputs, self.rank, device=device), False)
 

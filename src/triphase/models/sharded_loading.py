@@ -38,6 +38,14 @@ def local_part(tensor: Tensor) -> Tensor:
     return local
 
 
+def move_undivided(model: nn.Module, device: torch.device) -> None:
+    """Move everything but the parts of divided weights, which stay where they were put: on the device, or in the
+    machine's memory."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if not hasattr(tensor, "to_local"):
+            tensor.data = tensor.data.to(device)
+
+
 class WeightFiles:
     """The tensors of a model's safetensors files, read by rows.
 

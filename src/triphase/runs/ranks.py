@@ -15,7 +15,7 @@ import torch
 
 import triphase
 from triphase.datacheck.model_names import place_of
-from triphase.errors import RunError
+from triphase.errors import RunError, SettingsError
 from triphase.models.chain import chain_of
 from triphase.models.loading import choose_device
 from triphase.monitoring.memory import available_gb
@@ -60,6 +60,11 @@ def ranks_of(settings: RunSettings, place: Place) -> Iterator[Ranks]:
         RunError: they have other code, versions, settings or data.
     """
     if place.world == 1:
+        if settings.parallel.cpu_offload:
+            raise SettingsError(
+                "parallel.cpu_offload: moves parts of a sharded base, and a single process has the whole; start "
+                "several (--processes, torchrun), or set it to false"
+            )
         yield Ranks()
         return
     require_work(settings, place.world)
@@ -71,7 +76,8 @@ def ranks_of(settings: RunSettings, place: Place) -> Iterator[Ranks]:
     def shards(met: Strategy) -> bool:
         return bool(met.from_lead(lambda: is_divided(settings, place, device)))
 
-    with joined(place, on_gpu=on_gpu, timeout_seconds=timeout, shards=shards) as strategy:
+    offloads = settings.parallel.cpu_offload
+    with joined(place, on_gpu=on_gpu, timeout_seconds=timeout, shards=shards, offloads=offloads) as strategy:
         where = f"{torch.cuda.get_device_name()} ({place.local_rank})" if on_gpu else "cpu"
         who = f"{where}, threads: {torch.get_num_threads()}, process {os.getpid()} on {platform.node()}"
         cards = strategy.gather({"who": who, "has": fingerprints(settings)})
@@ -79,6 +85,9 @@ def ranks_of(settings: RunSettings, place: Place) -> Iterator[Ranks]:
         require_alike([card["has"] for card in cards], [card["who"] for card in cards])
         backend = backend_of(on_gpu)
         lines = [f"{place.world} processes train together (strategy: {strategy.name}, backend: {backend})"]
+        if offloads:
+            where = "in the machine's memory" if on_gpu else "where they would be anyway, since there are no GPUs"
+            lines.append(f"parallel.cpu_offload: each rank keeps its parts of the layers {where}")
         if strategy.shards and settings.parallel.strategy == "auto":
             lines.append("the whole base does not fit on every rank, so it is sharded (parallel.strategy)")
         lines += [f"rank {rank}: {card['who']}" for rank, card in enumerate(cards)]

@@ -17,7 +17,7 @@ from triphase.monitoring.log import without_secrets
 from triphase.monitoring.progress import SilentProgress
 from triphase.runs.directory import RunDirectory
 from triphase.runs.loop_options import kept
-from triphase.runs.phase_setup import ppo_phase_of, sft_phase
+from triphase.runs.phase_setup import ppo_phase_of, sft_phase, whole_weights
 from triphase.runs.ranks import show_directory
 from triphase.runs.reward_training import follow_reward
 from triphase.runs.session import Run
@@ -55,6 +55,7 @@ def _sft(run: Run, variant: str | None) -> None:
     with kept(run, "sft", "", phase.total_steps, shown=()) as options:
         run_loop(phase, options)
     if run.settings.sft.method == "full":
+        whole_weights(run, phase.shared)
         run.forget_model()
     run.data.forget_demonstrations()
 

@@ -18,6 +18,9 @@ class ParallelSettings(Settings):
     """How they share the work, besides a share of each step's samples for each: `replicated` gives each the whole
     model; `fsdp2` divides the layers of the frozen base among them, which takes less memory and is slower; `auto` does
     that if the base does not fit on each. A single process needs none."""
+    cpu_offload: bool = False
+    """With `fsdp2`: each rank keeps its part of the layers in the machine's memory instead of its GPU's, and copies a
+    layer's part to the GPU before the layer is gathered. Slower; changes nothing on CPUs."""
     timeout_seconds: Annotated[float, Field(gt=0, le=604_800)] = 600.0
     """How long ranks wait for each other in a step; one that does not arrive in this time is reported as hanging."""
 

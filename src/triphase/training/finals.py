@@ -10,10 +10,12 @@ exact calls.
 
 import copy
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import GenerationConfig
 
 from triphase.models.policies import Policy
@@ -68,8 +70,12 @@ def holds_whole_model(directory: Path) -> bool:
     return not (directory / ADAPTER_FILE).exists()
 
 
-def save_whole_model(shared: SharedModel, directory: Path, made_by: str | None = None) -> None:
+def save_whole_model(
+    shared: SharedModel, directory: Path, made_by: str | None = None, *, weights: Mapping[str, Tensor] | None = None
+) -> None:
     """Write every weight as an ordinary checkpoint (after full fine-tuning or merging).
+
+    ``weights`` are those of a model that is divided among ranks, whole.
 
     Raises:
         RunError: the disk is full or cannot be written; the previous contents stay.
@@ -78,7 +84,8 @@ def save_whole_model(shared: SharedModel, directory: Path, made_by: str | None =
     with written(directory, made_by) as folder:
         try:
             with shared.adapters.removed():
-                shared.backbone.model.save_pretrained(folder)
+                model = shared.backbone.model
+                model.save_pretrained(folder, state_dict=None if weights is None else {**model.state_dict(), **weights})
         except SafetensorError as error:
             # It is not an OSError, but contains the number of one.
             number = re.search(r"os error (\d+)", str(error))

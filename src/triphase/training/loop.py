@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from triphase.errors import is_out_of_memory
 from triphase.training.checkpoint_places import CHECKPOINTS
-from triphase.training.digests import digest_of
 from triphase.training.state import TrainingState
 from triphase.training.step import MAX_SKIPPED_IN_A_ROW
 from triphase.training.stopping import Stopped, StopRequest
@@ -103,8 +102,9 @@ class LoopOptions:
         """Write a checkpoint of ``state``: rank 0 does, once no rank reads an earlier one any more."""
         strategy = state.updater.strategy
         strategy.barrier()
+        tensors = state.updater.tensors()
         if strategy.is_lead:
-            state.save(self.directory / CHECKPOINTS, keep=self.keep, keep_best=self.keep_best)
+            state.save(self.directory / CHECKPOINTS, keep=self.keep, keep_best=self.keep_best, trained=tensors)
 
 
 def run_loop(phase: Phase, options: LoopOptions) -> None:
@@ -128,7 +128,7 @@ def run_loop(phase: Phase, options: LoopOptions) -> None:
             options.save(state)
     options.metrics.truncate_after(state.position)
     if strategy.world > 1:
-        strategy.require_same("the trained weights at the start of a phase", digest_of(state.updater.parameters))
+        strategy.require_same("the trained weights at the start of a phase", state.updater.digest())
     while not _has_ended(phase):
         _step(phase, options)
         asked = strategy.any(options.stop is not None and options.stop.asked)

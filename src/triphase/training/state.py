@@ -15,7 +15,6 @@ from torch import Tensor
 from triphase.errors import RunError
 from triphase.training.checkpoint import UNTRAINED, best_of, load_checkpoint, newest_whole, save_checkpoint
 from triphase.training.checkpoint_places import kept_steps
-from triphase.training.digests import digest_of
 from triphase.training.step import Updater
 
 FINGERPRINTED = 3
@@ -74,8 +73,11 @@ class TrainingState(Generic[Values]):
     fingerprints: dict[str, str] = field(default_factory=dict)
     untrained: dict[str, Tensor] = field(default_factory=dict)
 
-    def save(self, parent: Path, *, keep: int, keep_best: int = 0) -> None:
-        """Write a checkpoint; the newest ``keep`` stay, and the ``keep_best`` of the highest score."""
+    def save(self, parent: Path, *, keep: int, keep_best: int = 0, trained: Mapping[str, Tensor] | None = None) -> None:
+        """Write a checkpoint; the newest ``keep`` stay, and the ``keep_best`` of the highest score.
+
+        ``trained`` is what `Updater.tensors` returns, if all ranks have called it.
+        """
         values = {
             "position": self.position,
             "step_count": self.updater.step_count,
@@ -87,7 +89,9 @@ class TrainingState(Generic[Values]):
         }
         there = {*kept_steps(parent), self.position}
         best = best_of(self.scores, there)
-        tensors = self.updater.tensors() | {f"{UNTRAINED}{name}": value for name, value in self.untrained.items()}
+        tensors = dict(self.updater.tensors() if trained is None else trained) | {
+            f"{UNTRAINED}{name}": value for name, value in self.untrained.items()
+        }
         save_checkpoint(
             parent, self.position, tensors, values, keep=keep, spare={*best[:keep_best], *self.values.named}
         )
@@ -130,4 +134,4 @@ class TrainingState(Generic[Values]):
     def note_fingerprint(self) -> None:
         """Store the checksum of the trained weights, while the phase is at its first steps."""
         if self.position <= FINGERPRINTED:
-            self.fingerprints[str(self.position)] = digest_of(self.updater.parameters)
+            self.fingerprints[str(self.position)] = self.updater.digest()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from triphase.batches.transfers import to_device, to_host
 from triphase.errors import TrainingError
 from triphase.settings.phases import OptimizerSettings
+from triphase.training.digests import digest_of
 from triphase.training.distributed.types import ALONE, Strategy
 
 MAX_SKIPPED_IN_A_ROW = 5
@@ -68,8 +69,9 @@ class Updater:
         With ``offload`` Adam's moments are in the host's memory except during a step.
         """
         critic = critic or {}
-        self.parameters = {**adapters, **critic, **heads}
         self.strategy = strategy
+        self.parameters = strategy.own({**adapters, **critic, **heads})
+        adapters, critic, heads = ({name: self.parameters[name] for name in each} for each in (adapters, critic, heads))
         self.step_count = 0
         self.begun = 0
         self.skipped_in_a_row = 0
@@ -86,7 +88,7 @@ class Updater:
             groups.append({"params": list(critic.values())})
             together = [dict(adapters), {**critic, **heads}]
         # The groups that are clipped together: a large gradient of one network must not slow another.
-        self._networks = [list(network.values()) for network in together]
+        self._networks = [dict(network) for network in together]
         self._fused = is_fused(self.parameters)
         self._offload = offload
         self._optimizer = torch.optim.AdamW(
@@ -106,8 +108,9 @@ class Updater:
         """
         rate = self._set_rates()
         self.strategy.sum_gradients(self.parameters)
-        networks = [[parameter for parameter in each if parameter.grad is not None] for each in self._networks]
-        totals = [nn.utils.get_total_norm([each.grad for each in one if each.grad is not None]) for one in networks]
+        networks = [[parameter for parameter in each.values() if parameter.grad is not None] for each in self._networks]
+        gradients = [{name: each.grad for name, each in one.items() if each.grad is not None} for one in self._networks]
+        totals = [self.strategy.total_norm(each) for each in gradients]
         norm = math.hypot(*(float(total) for total in totals))
         if not math.isfinite(norm):
             return self.skip_step([f"the gradient of {name}" for name in self._broken_gradients()], norm)
@@ -172,23 +175,28 @@ class Updater:
     def discard(self) -> None:
         """Clear the accumulated gradients without a step."""
         self._optimizer.zero_grad(set_to_none=True)
+        self.strategy.discard_gradients()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters and Adam's moments, by name, for a checkpoint."""
+        """Parameters and Adam's moments, by name, for a checkpoint; every rank calls this."""
         found: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
             found[f"parameter.{name}"] = parameter.detach()
             for key, value in self._optimizer.state[parameter].items():
                 found[f"{key}.{name}"] = value
-        return found
+        return self.strategy.whole(found)
+
+    def digest(self) -> str:
+        """A checksum of the parameters; every rank calls this."""
+        return digest_of(self.strategy.whole({name: each.detach() for name, each in self.parameters.items()}))
 
     @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Load what `tensors` returned."""
         for name, parameter in self.parameters.items():
-            parameter.copy_(tensors[f"parameter.{name}"])
+            parameter.copy_(self.strategy.rows(name, tensors[f"parameter.{name}"]))
             state = {
-                key: self._placed(tensors[f"{key}.{name}"], parameter, key)
+                key: self._placed(self.strategy.rows(name, tensors[f"{key}.{name}"]), parameter, key)
                 for key in ("step", *_MOMENTS)
                 if f"{key}.{name}" in tensors
             }

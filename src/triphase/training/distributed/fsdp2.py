@@ -10,7 +10,7 @@ others need until all have reached the next collective.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
@@ -18,8 +18,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from triphase.errors import RunError
+from triphase.models.sharded_loading import local_part
 from triphase.training.distributed.agreed_needs import FIRST_BLOCK, HERE, LOADS, Rounds, choose
 from triphase.training.distributed.replicated import ENDED, Replicated
+from triphase.training.distributed.trained_parts import TrainedParts
 from triphase.training.distributed.types import LeadEnded
 
 if TYPE_CHECKING:
@@ -35,8 +37,9 @@ class Sharded(Replicated):
     name = "fsdp2"
     shards = True
 
-    def __init__(self, met: Replicated, *, device_type: str, timeout_seconds: float) -> None:
-        """``met`` is the strategy of the rendezvous; it is not used afterwards."""
+    def __init__(self, met: Replicated, *, device_type: str, timeout_seconds: float, offloads: bool = False) -> None:
+        """``met`` is the strategy of the rendezvous; it is not used afterwards. ``offloads``: the parts are kept in the
+        machine's memory, and copied to the device before they are sent."""
         from torch.distributed.device_mesh import init_device_mesh  # half a second: not for a single process
 
         self._continue(met)
@@ -49,7 +52,11 @@ class Sharded(Replicated):
             timeout_seconds=timeout_seconds,
             look=self._raise_if_ended,
         )
+        self._offloads, self._pins = offloads, offloads and device_type == "cuda"
+        self._device = torch.device("cpu")
         self._shards: list[list[DTensor]] = []
+        self._blocks: list[nn.Module] = []
+        self._trained = TrainedParts(self.rank, self.world, self._mesh.get_group())
         self._over = False
         self._loads = 0
         self._serves_loading: Callable[[Any], None] | None = None
@@ -61,15 +68,20 @@ class Sharded(Replicated):
         rows: Callable[[int, str, int, int], Tensor] | None = None,
     ) -> None:
         """See Strategy."""
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
         from torch.distributed.tensor import DTensor
 
+        policy = CPUOffloadPolicy(pin_memory=self._pins) if self._offloads else OffloadPolicy()
+        self._device, kept = device, torch.device("cpu") if self._offloads else device
         for number, block in enumerate(blocks):
-            made = fully_shard(block, mesh=self._mesh, reshard_after_forward=True)
+            made = fully_shard(block, mesh=self._mesh, reshard_after_forward=True, offload_policy=policy)
             made.set_custom_all_gather(cast("AllGather", _Agreed(self, number)))
+            made.set_requires_gradient_sync(False)  # whole gradients are summed in the step, if there are any
             if rows is not None:
-                self._read(block, device, lambda *which, number=number: rows(number, *which))
-            block.to(device)
+                self._read(block, kept, lambda *which, number=number: rows(number, *which))
+            if not self._offloads:
+                block.to(device)
+        self._blocks = list(blocks)
         self._shards = [[each for each in block.parameters() if isinstance(each, DTensor)] for block in blocks]
 
     def _read(self, block: nn.Module, device: torch.device, rows: Callable[[str, int, int], Tensor]) -> None:
@@ -82,6 +94,50 @@ class Sharded(Replicated):
             part = DTensor.from_local(own, self._mesh, [Shard(0)], shape=weight.shape, stride=weight.stride())
             owner, _, child = name.rpartition(".")
             block.get_submodule(owner)._parameters[child] = nn.Parameter(part, requires_grad=False)
+
+    def own(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+        """See Strategy."""
+        self._trained = TrainedParts(self.rank, self.world, self._mesh.get_group())
+        return self._trained.own(parameters)
+
+    @torch.no_grad()
+    def sum_gradients(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """See Strategy."""
+        super().sum_gradients({name: each for name, each in parameters.items() if name not in self._trained})
+        with self._answered():
+            self._trained.sum_gradients(self._blocks, self._all_reduce)
+
+    def discard_gradients(self) -> None:
+        """See Strategy."""
+        self._trained.discard_gradients(self._blocks)
+
+    def total_norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
+        """See Strategy."""
+        if not self._trained:
+            return super().total_norm(gradients)
+        parts = [
+            {name: each for name, each in gradients.items() if (name in self._trained) is own} for own in (True, False)
+        ]
+        squares = [super(Sharded, self).total_norm(part).double() ** 2 for part in parts]
+        self._all_reduce(squares[0])
+        return sum(squares[1:], squares[0]).sqrt().float()
+
+    @torch.no_grad()
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See Strategy."""
+        self._meet()
+        found = {}
+        for name, tensor in tensors.items():
+            known = next((each for each in (name, name.partition(".")[2]) if each in self._trained), None)
+            with self._answered():
+                found[name] = (
+                    tensor if known is None or not tensor.ndim else self._trained.whole(known, local_part(tensor))
+                )
+        return found
+
+    def rows(self, name: str, tensor: Tensor) -> Tensor:
+        """See Strategy."""
+        return self._trained.rows(name, tensor) if name in self._trained and tensor.ndim else tensor
 
     def load_together(self, what: Any) -> None:
         """See Strategy."""
@@ -117,7 +173,7 @@ class Sharded(Replicated):
         rank."""
         parts = []
         for weight in self._shards[number]:
-            rows, own = -(-len(weight) // self.world), weight.to_local().reshape(-1)
+            rows, own = -(-len(weight) // self.world), weight.to_local().to(self._device).reshape(-1)
             size = rows * (weight.numel() // max(1, len(weight)))
             parts.append(nn.functional.pad(own, (0, size - own.numel())))
         if len({part.dtype for part in parts}) > 1:

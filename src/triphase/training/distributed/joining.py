@@ -26,13 +26,19 @@ _LOOKS_SECONDS = 0.02
 
 @contextmanager
 def joined(
-    place: Place, *, on_gpu: bool, timeout_seconds: float, shards: Callable[[Strategy], bool] = lambda met: False
+    place: Place,
+    *,
+    on_gpu: bool,
+    timeout_seconds: float,
+    shards: Callable[[Strategy], bool] = lambda met: False,
+    offloads: bool = False,
 ) -> Iterator[Strategy]:
     """The strategy of this process while the block lasts; a single process joins no group.
 
     Args:
         on_gpu: whether tensors are on GPUs; each rank of a machine takes its own.
         timeout_seconds: how long ranks wait for each other in a step.
+        offloads: whether the parts of a divided base are kept in the machine's memory.
         shards: called after the rendezvous, with the same result on all ranks: whether the base is divided among them.
 
     Raises:
@@ -45,7 +51,7 @@ def joined(
     try:
         if _are_divided(shards, strategy):
             kind = "cuda" if on_gpu else "cpu"
-            strategy = Sharded(strategy, device_type=kind, timeout_seconds=timeout_seconds)
+            strategy = Sharded(strategy, device_type=kind, timeout_seconds=timeout_seconds, offloads=offloads)
         yield strategy
     except LeadEnded as end:
         if end.clean:

@@ -64,6 +64,28 @@ class Strategy:
     def sum_gradients(self, parameters: "Mapping[str, nn.Parameter]") -> None:
         """Sum the gradients over ranks; one that no rank has stays absent."""
 
+    def own(self, parameters: "Mapping[str, nn.Parameter]") -> "dict[str, nn.Parameter]":
+        """What this rank's optimizer trains of these: all, or its rows of a divided weight."""
+        return dict(parameters)
+
+    def discard_gradients(self) -> None:
+        """Forget the gradients of divided weights that were not summed."""
+
+    def total_norm(self, gradients: "Mapping[str, Tensor]") -> "Tensor":
+        """The 2-norm of the summed gradients; of a divided weight each rank passes its rows."""
+        from torch import nn
+
+        return nn.utils.get_total_norm(list(gradients.values()))
+
+    def whole(self, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+        """Tensors by the names of parameters (or `moment.NAME`), with those of divided weights whole; every rank
+        calls this."""
+        return dict(tensors)
+
+    def rows(self, name: str, tensor: "Tensor") -> "Tensor":
+        """This rank's rows of a whole tensor of the parameter with this name."""
+        return tensor
+
     def sum_tensors(self, tensors: "Sequence[Tensor]") -> None:
         """Sum each tensor over ranks, in place: if each rank fills its rows and leaves 0 elsewhere, all ranks get all
         rows."""
