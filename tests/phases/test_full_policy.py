@@ -119,7 +119,7 @@ def test_a_policy_of_its_own_must_be_given() -> None:
     ppo = phase(full())
     assert isinstance(ppo.policy, FullPolicy)
     with pytest.raises(ValueError, match="give it"):
-        PPOPhase(ppo.shared, ppo.prompts, ppo.prompt_ids, ppo.generator, ppo.settings, seed=0)
+        PPOPhase(ppo.shared, ppo.prompts, ppo.prompt_ids, ppo.rollouts._generator, ppo.settings, seed=0)
 
 
 def test_it_learns_on_the_tiny_task(tmp_path: Path) -> None:

@@ -22,6 +22,11 @@ class Echo:
     def generate(self, requests: Sequence[Request], *, temperature: float, max_response_tokens: int) -> list[Generated]:
         return [ANSWERS[request.seed] for request in requests]
 
+    def begin(
+        self, requests: Sequence[Request], *, temperature: float, max_response_tokens: int
+    ) -> Callable[[], list[Generated]]:
+        return lambda: self.generate(requests, temperature=temperature, max_response_tokens=max_response_tokens)
+
 
 class Half(Strategy):
     """One of two ranks, which takes ``own``."""
@@ -68,3 +73,23 @@ def test_rank_0_asks_the_servers_and_both_know_all() -> None:
             ((7, 8), True, (-0.5, -1.0)),
             ((), False, None),
         ]
+
+
+def test_what_the_first_rank_has_begun_both_know_when_they_need_it() -> None:
+    sent: list[str] = []
+
+    class Told(Strategy):
+        world = 2
+
+        def __init__(self, rank: int) -> None:
+            self.rank = rank
+
+        def from_lead(self, make: Callable[[], Any]) -> Any:
+            if self.is_lead:
+                sent.append(json.dumps(make()))
+            return json.loads(sent[-1])
+
+    ranks = [LedGenerator(Echo() if rank == 0 else None, Told(rank)) for rank in range(2)]
+    begun = [each.begin(REQUESTS, temperature=1.0, max_response_tokens=3) for each in ranks]
+    assert not sent
+    assert [result() for result in begun] == [ANSWERS, ANSWERS] and len(sent) == 1

@@ -25,9 +25,9 @@ def sampled(ratios: tuple[float, ...] = RATIOS) -> list[Generated]:
     return [Generated((1, 2), True, (first, second)), Generated((3,), True, (third,))]
 
 
-def against(limit: float | None, generated: list[Generated]) -> tuple[Advantages, dict[str, float]]:
+def against(limit: float | None, generated: list[Generated], staleness: int = 0) -> tuple[Advantages, dict[str, float]]:
     experience = cast(Any, SimpleNamespace(batch=SimpleNamespace(response_mask=MASK), logprobs=OURS))
-    return against_sampler(PLAIN, experience, generated, PPOSettings(importance_limit=limit))
+    return against_sampler(PLAIN, experience, generated, PPOSettings(importance_limit=limit), staleness=staleness)
 
 
 def test_advantages_are_weighed_and_what_is_cut_is_counted() -> None:
@@ -40,6 +40,7 @@ def test_advantages_are_weighed_and_what_is_cut_is_counted() -> None:
             "ppo/sampler_difference_max": math.log(1.5),
             "ppo/importance_weight": (1.1 + 1.2 + 1.0) / 3,
             "ppo/importance_cut": 1 / 3,
+            "ppo/staleness": 0,
         },
         abs=1e-6,
     )
@@ -61,3 +62,8 @@ def test_what_is_no_rounding_or_not_known_is_not_weighed() -> None:
         against(2.0, sampled((3.0, 3.0, 3.0)))
     with pytest.raises(TrainingError, match="a response has none; sample"):
         against(2.0, [*sampled()[:1], Generated((3,), True)])
+
+
+def test_an_older_policy_may_be_far_and_is_weighed() -> None:
+    _, figures = against(2.0, sampled((3.0, 3.0, 1.0)), staleness=1)
+    assert figures["ppo/staleness"] == 1 and figures["ppo/importance_cut"] == pytest.approx(2 / 3)

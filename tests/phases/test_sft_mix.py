@@ -99,5 +99,11 @@ def test_a_coefficient_without_demonstrations_is_refused_and_the_other_way_about
         ppo = mixed(settings())
         with pytest.raises(ValueError, match="sft_mix"):
             PPOPhase(
-                ppo.shared, ppo.prompts, ppo.prompt_ids, ppo.generator, settings(sft_mix=coefficient), seed=0, mix=mix
+                ppo.shared,
+                ppo.prompts,
+                ppo.prompt_ids,
+                ppo.rollouts._generator,
+                settings(sft_mix=coefficient),
+                seed=0,
+                mix=mix,
             )

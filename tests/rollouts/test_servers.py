@@ -1,5 +1,6 @@
 """Sampling on servers: the requests, and the rejected responses; `test_fleet` covers scheduling."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,26 @@ def test_a_request_says_all_that_decides_the_sample(tmp_path: Path) -> None:
     # What a server keeps of a prompt under one adapter is not used under the next.
     assert first["cache_salt"] != later["cache_salt"]
     assert sum(one.path == "/health" for one in server.asked) == 1
+
+
+def test_what_is_begun_uses_the_adapter_of_then_and_ends_with_the_phase(tmp_path: Path) -> None:
+    reply = [like_vllm]
+    with FakeServer(lambda asked: reply[0](asked)).running() as server:
+        servers = Servers(tmp_path, server)
+        result = servers.generator.begin(REQUESTS, temperature=0.7, max_response_tokens=LIMIT)
+        assert servers.published == 1 and any("lora" in one.path for one in server.asked)
+        assert result() == [expected(request) for request in REQUESTS]
+        reply[0] = lambda asked: Reply(wait=30) if "completions" in asked.path else like_vllm(asked)
+        servers.generator.begin(REQUESTS, temperature=0.7, max_response_tokens=LIMIT)
+        begun = time.monotonic()
+        servers.generator.close()
+        assert time.monotonic() - begun < 10
+        reply[0] = lambda asked: Reply(400, {"message": "no"}) if "completions" in asked.path else like_vllm(asked)
+        again = Servers(tmp_path, server)
+        result = again.generator.begin(REQUESTS, temperature=0.7, max_response_tokens=LIMIT)
+        with pytest.raises(ServerError, match="status 400"):  # told where the responses are wanted
+            result()
+        again.generator.close()
 
 
 def test_an_unfinished_response_is_one_of_all_tokens(tmp_path: Path) -> None:

@@ -186,6 +186,27 @@ def test_one_that_ended_is_started_again_three_times(tmp_path: Path) -> None:
     assert sum("is restarted" in line for line in said) == 3
 
 
+def test_kill_9_of_a_keeper_leaves_none_behind_and_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    with servers(settings(tmp_path), tmp_path, said) as started:
+        for number in range(2):
+            keeper, before = started._servers[0].keeper, pids(tmp_path)
+            assert keeper is not None
+            keeper.kill()
+            keeper.wait(5)
+            assert gone_within(before[:1], 3)  # the server itself
+            if number:
+                assert "server 0 has lost its keeper, which was killed by signal 9" in str(started.end_of(0))
+                break  # and what it had begun is cleared away at the end of the run
+            started.require_running(0)
+            assert gone_within(before, 2)  # or when it is started again
+            end = time.monotonic() + 5
+            while pids(tmp_path) == before and time.monotonic() < end:
+                time.sleep(0.05)
+    assert gone_within(before, 2)
+    assert "vLLM server 0 was ended, since its keeper was killed by signal 9, and is restarted" in said[2]
+
+
 def test_flags_follow_the_settings(tmp_path: Path) -> None:
     chosen = settings(tmp_path).model_copy(
         update={"adapters": settings(tmp_path).adapters.model_copy(update={"rank": 12})}
@@ -246,6 +267,19 @@ def test_the_log_of_an_earlier_start_is_not_told(tmp_path: Path) -> None:
         ("rollouts: {servers: 1}\nppo: {method: full}", "rollouts.servers load only adapters"),
         ("rollouts: {servers: 1}\nadapters: {rank: 600}", "above 512"),
         ("rollouts: {servers: 1}\nppo: {temperature: 0.001}", "ppo.temperature 0.001 is below 0.01"),
+        ("rollouts: {ahead: 1}", "ahead 1 samples while this process trains, which only servers can"),
+        ("rollouts: {ahead: 2, servers: 1}", "rollouts.ahead"),
+        ("rollouts: {ahead: 1, servers: 1}", "samples of the policy before need weights; set ppo.importance_limit"),
+        (
+            "rollouts: {ahead: 1, servers: 1}\nppo: {importance_limit: 2}\narms: {a: {importance_limit: null}}",
+            "set arms.a.importance_limit",
+        ),
+        ("rollouts: {sampling: true}", "sampling true needs servers"),
+        ("rollouts: {evaluation: true}", "evaluation true needs servers"),
+        (
+            "rollouts: {sampling: true, servers: 1}\nsampling: {temperature: 0.001}",
+            "sampling.temperature 0.001 is below 0.01",
+        ),
         ("ppo: {importance_limit: 2}", "rollouts has none"),
         ("variants: {one: {importance_limit: 2}}", "variants.one.importance_limit 2 weights"),
     ],

@@ -29,6 +29,7 @@ from triphase.rollouts.probing import logprobs_of
 from triphase.rollouts.types import Request
 from triphase.runs import pipeline
 from triphase.runs.session import Run
+from triphase.runs.store_samples import sample_into
 from triphase.settings.schema import RunSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.finals import load_policy
@@ -225,6 +226,70 @@ def test_a_run_whose_rollouts_come_from_servers_ends_like_one_in_process(trained
     assert finals[0] and finals[0] == finals[1]
     rows = read_metrics(served.path / "ppo" / "metrics.jsonl")
     assert all(row["ppo/sampler_difference_max"] < 1e-5 for row in rows)
+
+
+def test_a_run_that_samples_ahead_and_is_cut_continues_with_the_same_bytes(trained: Path) -> None:
+    with FakeServer(graded).running() as scorer:
+        ppo = {**scored_by(scorer.address)["ppo"], "iterations": 3, "importance_limit": 2.0}
+        begun = small_run.do(settings(trained, "ahead", ppo=ppo, rollouts={"addresses": ["http://127.0.0.1:9"]}))
+        stand_in = VLLM(begun.settings, begun)
+        with FakeServer(stand_in).running() as server:
+            rollouts = {"addresses": [server.address], "retries": 0, "ahead": 1}
+            whole = small_run.do(settings(trained, "whole", rollouts=rollouts, ppo=ppo), pipeline.run_ppo)
+            count = len(server.asked)
+            scorer.reply = lambda asked: Reply(500) if len(scorer.asked) > scored + 2 else graded(asked)
+            scored = len(scorer.asked)
+            with pytest.raises(ServerError, match="status 500"):
+                small_run.do(settings(trained, "cut", rollouts=rollouts, ppo=ppo), pipeline.run_ppo)
+            scorer.reply = graded
+            cut = small_run.do(settings(trained, "cut", rollouts=rollouts, ppo=ppo), pipeline.run_ppo)
+    sampled = [one.body["seed"] for one in server.asked if "seed" in (one.body or {})]
+    seeds = [one.body["seed"] for one in server.asked[:count] if "seed" in (one.body or {})]
+    assert len(seeds) == 24 and set(sampled[24:]) == set(seeds) and len(sampled) > 48  # what was in flight, again
+    finals = [small_run.files_of(run.path / "ppo", "final/*.safetensors") for run in (whole, cut)]
+    assert finals[0] and finals[0] == finals[1]
+    for run in (whole, cut):
+        rows = read_metrics(run.path / "ppo" / "metrics.jsonl")
+        assert [row["ppo/staleness"] for row in rows] == [0, 1, 1]
+        assert rows[0]["ppo/sampler_difference"] < 1e-5 < rows[1]["ppo/sampler_difference"]
+    with pytest.raises(RunError, match=r"rollouts\.ahead is 1 there and 0 here"):
+        small_run.do(settings(trained, "cut", rollouts={**rollouts, "ahead": 0}, ppo=ppo))
+
+
+def test_servers_sample_for_people_and_the_evaluation_too(trained: Path) -> None:
+    with FakeServer(graded).running() as scorer:
+        changes = {**scored_by(scorer.address), "labeling": {"source": "simulated"}}
+        changes["ppo"]["iterations"] = 1
+        changes["sampling"] = {"responses_per_prompt": 2, "max_response_tokens": 6}
+        changes["evaluation"] = {"gold": "grammar", "samples_per_prompt": 1, "max_prompts": 3}
+        steps = (pipeline.run_sampling, pipeline.run_ppo, pipeline.run_evaluation)
+        alone = small_run.do(settings(trained, "asks-itself", **changes), *steps)
+        stand_in = VLLM(alone.settings, alone)
+        with FakeServer(stand_in).running() as server:
+            rollouts = {"addresses": [server.address], "retries": 0, "sampling": True, "evaluation": True}
+            chosen = settings(trained, "asks-servers", rollouts=rollouts, **changes)
+            counts = []
+            for step in steps:
+                small_run.do(chosen, step)
+                counts.append(sum("seed" in (one.body or {}) for one in server.asked))
+            served = small_run.do(chosen)
+            with served.store() as store:
+                sample_into(
+                    store, str(served.path), store.prompts()[:2], called="again", count=1, temperature=1.0,
+                    max_response_tokens=8, seed=0,
+                )  # fmt: skip
+                again = [response.text for response in store.responses() if response.model == "again"]
+            asked = sum("seed" in (one.body or {}) for one in server.asked)
+    of_people = 2 * len(alone.prompts())
+    assert counts == [of_people, of_people + 8, of_people + 8 + 2 * 3] and asked == counts[-1] + 2
+    assert len(again) == 2
+    judged, sampled = [], []
+    for run in (alone, served):
+        judged.append(run.part("evaluation", "samples.jsonl").read_text())
+        with run.store() as store:
+            sampled.append([(each.id, each.text, each.seed) for each in store.responses() if each.model != "again"])
+    assert judged[0] == judged[1]
+    assert len(sampled[0]) == of_people and sampled[0] == sampled[1]
 
 
 def test_importance_weights_are_of_the_servers_own_logprobs(trained: Path) -> None:

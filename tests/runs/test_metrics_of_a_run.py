@@ -55,7 +55,7 @@ def test_a_run_with_everything_emits_every_declared_metric_and_nothing_else(tmp_
     rows = [row for phase in lines.values() for row in phase]
     emitted = {name for row in rows for name in row} - {"step", "time"}
     served = {name for name, metric in METRICS.items() if metric.when and "where servers sample" in metric.when.words}
-    assert len(served) == 4  # of rollouts by servers: see test_generators.py
+    assert len(served) == 5  # of rollouts by servers: see test_generators.py
     assert emitted - NEEDS_A_GAIN == set(METRICS) - NEEDS_A_GAIN - served
     shares = [row[name] for row in rows for name in row if name in METRICS and METRICS[name].unit == "share"]
     assert shares and all(0 <= share <= 1 for share in shares)

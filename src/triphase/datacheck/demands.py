@@ -188,13 +188,14 @@ def _examine_services(settings: RunSettings, steps: tuple[str, ...], lent: Calla
             registry.examine(scorer, prompts, lent, place_of, setting=named)
         seen.append(scorer)
         _require_start_of_critic(settings, variant)
+    asked = ["ppo", *(step for step in ("sampling", "evaluation") if getattr(settings.rollouts, step))]
     if settings.rollouts.servers:
         if settings.sft_method in ("lora", "none"):  # else the servers load what phase 1 leaves, or finds
             require_files(settings.model)
         require_vllm(settings.rollouts)
     for address in settings.rollouts.addresses:
         with closing(JsonClient(address, settings.rollouts, setting="rollouts.addresses")) as client:
-            if "ppo" in steps:
+            if any(step in steps for step in asked):
                 VLLMServer(client).require_up()
 
 

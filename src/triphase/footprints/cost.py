@@ -20,6 +20,7 @@ from triphase.footprints.moments import (
     KERNELS,
     MOMENTS,
     PROCESS,
+    SERVERS,
     TEMPORARY,
     TRUNK,
     Footprint,
@@ -45,22 +46,31 @@ class CostModel:
     Attributes:
         settings, work, load: the run's settings, its traced model, and its records.
         process_bytes: memory of the run's process before it has opened the model; 0 on a GPU.
+        server_bytes: memory that servers take which the run starts; 0 if they have devices of their own.
         ranks: processes that share each step.
     """
 
     def __init__(
-        self, settings: RunSettings, work: Work, load: Workload, *, process_bytes: float, ranks: int = 1
+        self,
+        settings: RunSettings,
+        work: Work,
+        load: Workload,
+        *,
+        process_bytes: float,
+        server_bytes: float = 0.0,
+        ranks: int = 1,
     ) -> None:
         self.settings = settings
         self.work = work
         self.load = load
-        self.process_bytes = process_bytes
+        self.process_bytes, self.server_bytes = process_bytes, server_bytes
         self.ranks = ranks
         self._chunk = work.head_chunk()
 
-    def static(self, *, adapters: int, trained: float) -> dict[str, float]:
-        """The memory at every moment of a phase."""
+    def static(self, *, adapters: int, trained: float, by_servers: bool = False) -> dict[str, float]:
+        """The memory at every moment of a phase; ``by_servers``: servers sample in it."""
         return {
+            SERVERS: self.server_bytes if by_servers else 0.0,
             PROCESS: self.process_bytes,
             KERNELS: _COMPILED_BYTES if self.process_bytes and self.work.dtype is torch.bfloat16 else 0.0,
             BASE: self.work.base_bytes,
@@ -127,15 +137,20 @@ class CostModel:
         limit: int,
         *,
         times: int = 1,
+        by_servers: bool = False,
     ) -> None:
-        """Sampling: processing the prompts, then token after token with the cache."""
+        """Sampling: processing the prompts, then token after token with the cache; servers have both elsewhere."""
         rows, longest = min(batch_size, responses), max(prompts.prompts)
         shape = Shape(rows, longest, rows)
         read, step = self.work.generation(rows, longest, limit)
         still = {**static, GRADIENTS: 0.0}
         cache = min(step.kept, read.peak)
-        found.moments.append(Moment("reading prompts", {**still, CACHE: cache, TEMPORARY: read.peak - cache}, shape))
         parts = {CACHE: step.kept, TEMPORARY: step.peak, ALLOCATOR: _ALLOCATOR_SHARE * step.kept}
+        if by_servers:
+            parts = {}
+        else:
+            reading = {CACHE: cache, TEMPORARY: read.peak - cache}
+            found.moments.append(Moment("reading prompts", {**still, **reading}, shape))
         found.moments.append(Moment("sampling", {**still, **parts}, shape))
         found.compute("forward", read, shape, tokens_of(prompts) / prompts.count * responses * times)
         found.decode(step, rows, float(responses * limit * times))

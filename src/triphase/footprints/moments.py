@@ -11,9 +11,10 @@ PROCESS, BASE, ADAPTERS, HEADS = "process", "base weights", "adapters", "heads"
 GRADIENTS, MOMENTS, TRUNK = "gradients", "optimizer moments", "kept trunk states"
 ACTIVATIONS, CACHE, CHUNK, TEMPORARY = "activations", "KV cache", "logits chunk", "temporaries"
 ALLOCATOR, KERNELS = "held by the allocator", "compiled products"
+SERVERS = "rollout servers"
 PARTS = (
     *(PROCESS, BASE, ADAPTERS, HEADS, GRADIENTS, MOMENTS, TRUNK),
-    *(ACTIVATIONS, CACHE, CHUNK, TEMPORARY, ALLOCATOR, KERNELS),
+    *(ACTIVATIONS, CACHE, CHUNK, TEMPORARY, ALLOCATOR, KERNELS, SERVERS),
 )
 
 

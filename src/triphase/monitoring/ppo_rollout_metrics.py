@@ -257,7 +257,8 @@ PPO_ROLLOUT_METRICS = (
     Metric(
         "ppo/sampler_difference",
         "nats per token",
-        "|log π(a_t) − log π_server(a_t)|, of one policy by the trainer and by the server that sampled",
+        "|log π(a_t) − log π_server(a_t)|, of one policy by the trainer and by the server that sampled; with "
+        "rollouts.ahead also of the updates between",
         _RESPONSE_TOKENS,
         "under 0.01 in float32, under 0.1 in half precision; a jump is a server with another adapter",
         better="lower",
@@ -288,6 +289,15 @@ PPO_ROLLOUT_METRICS = (
         "near 0",
         better="lower",
         when=_WEIGHED,
+    ),
+    Metric(
+        "ppo/staleness",
+        "iterations",
+        "iterations by which the policy that sampled the rollout is older than the one that is trained on it",
+        _ITERATION,
+        "0; with rollouts.ahead 1 it is 1 from the second iteration on, and 0 after a rollback",
+        better="lower",
+        when=_SERVED,
     ),
     Metric("ppo/episodes", "responses", "responses so far", "sum since the start", "rises by batch_size"),
 )

@@ -90,7 +90,12 @@ PPO_UPDATE_METRICS = (
         "under raw it rises with the score; else it stays around −coefficient·KL, since scores are centered",
     ),
     Metric(
-        "ppo/seconds_generation", "seconds", "time to generate the responses", "the iteration", "steady", better="lower"
+        "ppo/seconds_generation",
+        "seconds",
+        "time to generate the responses, or to wait for those sampled ahead",
+        "the iteration",
+        "steady",
+        better="lower",
     ),
     Metric(
         "ppo/seconds_scoring",

@@ -44,17 +44,19 @@ def judge_rollout(position: int, metrics: Mapping[str, float], unit: float | Non
     raises it. If there is a witness, its score replaces the score, and the price is the coefficient itself: the witness
     has deviation 1, whatever the scorer's scores are divided by.
 
-    It is measured on the rollout, so it judges the weights from before the iteration's updates. The gold score is not
-    used: no real run has one, and it could not measure weights that were chosen by it.
+    It is measured on the rollout, so it judges the weights that sampled it: those from before the iteration's updates,
+    or older ones, sampled ahead. The gold score is not used: no real run has one, and it could not measure weights that
+    were chosen by it.
     """
     needed = ("ppo/proxy_score", "ppo/kl_coefficient", "ppo/reference_kl")
     if any(name not in metrics for name in needed):
         return None
     score, coefficient, kl = (metrics[name] for name in needed)
+    judged = position - 1 - int(metrics.get("ppo/staleness", 0.0))
     if "ppo/witness_score" in metrics:
-        return position - 1, metrics["ppo/witness_score"] - coefficient * kl
+        return judged, metrics["ppo/witness_score"] - coefficient * kl
     coefficient = metrics.get("ppo/effective_kl_coefficient", coefficient)
-    return position - 1, score - max(coefficient, LEAST_KL_PRICE * (unit or 0.0)) * kl
+    return judged, score - max(coefficient, LEAST_KL_PRICE * (unit or 0.0)) * kl
 
 
 class AlarmGuard:

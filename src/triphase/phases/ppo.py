@@ -16,8 +16,8 @@ from triphase.models.policies import Policy, policy_for
 from triphase.models.roles import SharedModel
 from triphase.objectives.advantages import Advantages
 from triphase.objectives.divergence import AdaptiveKL, FixedKL
+from triphase.phases.ahead import RolloutSource
 from triphase.phases.critic import start_critic, train_roles
-from triphase.phases.episodes import prompts_of, requests_of
 from triphase.phases.estimators import kept_as, require_same_estimator
 from triphase.phases.experience import Experience, Rollout, epochs_of, evaluate_rollout, open_rollout
 from triphase.phases.frozen import FrozenWeights
@@ -66,12 +66,14 @@ class PPOPhase(HalvesMicrobatches, Phase):
         guard: AlarmGuard | None = None,
         mix: SFTMix | None = None,
         continues: bool = False,
+        ahead: bool = False,
         strategy: Strategy = ALONE,
     ) -> None:
         """``scorer`` scores the responses, by default the reward model of ``shared``; ``policy`` is what ``generator``
         samples from, by default the policy's adapter on ``shared``. Every rank of a ``strategy`` has its own copy of
         both, with the same results (`phases.rank_sharing`). ``mix`` are the demonstrations of ``settings.sft_mix``.
-        ``continues``: the policy was trained before and differs from the reference at the start.
+        ``continues``: the policy was trained before and differs from the reference at the start. ``ahead``: each
+        rollout is sampled during the iteration before.
 
         Raises:
             ValueError: ``settings.method`` is full, and there is no policy; or ``sft_mix`` is set, and there is no mix.
@@ -83,12 +85,10 @@ class PPOPhase(HalvesMicrobatches, Phase):
         self.shared = shared
         self.prompts = prompts
         self.prompt_ids = prompt_ids
-        self.generator = generator
         self.settings = settings
         behind = settings.max_response_tokens * (settings.responses_per_prompt if shared.backbone.packs else 1)
         self.lengths = [len(ids) + behind for ids in prompt_ids]
-        self.seed = seed
-        self.strategy = strategy
+        self.seed, self.strategy = seed, strategy
         self.gold = gold
         self.scorer: Scorer = ModelScorer(shared) if scorer is None else scorer
         self.on_samples = on_samples
@@ -97,6 +97,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
         self.mix, self.continues = mix, continues
         self._frozen: FrozenWeights | None = None
         self.policy = policy or policy_for(shared, settings.method)
+        self.rollouts = RolloutSource(generator, prompt_ids, settings, self.policy, seed=seed, ahead=ahead)
         self.reset = ResetReference(shared, settings.reference_reset_every)
         heads = start_critic(shared, settings)
         train_roles(shared, self.policy, settings, 0)
@@ -152,7 +153,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
         # 1. sample the responses to each prompt of this iteration
         self.resting.before_sampling()
         chosen = self._prompts_of(iteration)
-        generated = self._sample(iteration, chosen)
+        generated, staleness = self.rollouts.take(iteration, self.state)
         clock.lap("ppo/seconds_generation")
         self.resting.before_scoring()
         # 2. scores; log-probabilities and values, by the forward pass that the updates use
@@ -176,7 +177,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
         scale = self._scale_with(experience.scores)
         rewards, shaped = shape_rewards(experience, finished, self.settings, kl_coefficient=coefficient, scale=scale)
         plain = advantages_of(rewards, experience, self.settings, to_device(torch.tensor(chosen), rewards.device))
-        advantages, gap = against_sampler(plain, experience, generated, self.settings)
+        advantages, gap = against_sampler(plain, experience, generated, self.settings, staleness=staleness)
         # 4. epochs of clipped updates
         self.resting.before_updates(self.generator)
         updates = self._update(iteration, experience, advantages)
@@ -206,12 +207,10 @@ class PPOPhase(HalvesMicrobatches, Phase):
         return metrics | {"ppo/episodes": float((iteration + 1) * len(prompts))}
 
     def _prompts_of(self, iteration: int) -> list[int]:
-        return prompts_of(len(self.prompts), self.settings, seed=self.seed, iteration=iteration)
+        return self.rollouts.prompts(iteration)
 
     def _sample(self, iteration: int, chosen: Sequence[int]) -> list[Generated]:
-        requests = requests_of(self.prompt_ids, chosen, seed=self.seed, iteration=iteration)
-        temperature, limit = self.settings.temperature, self.settings.max_response_tokens
-        return self.generator.generate(requests, temperature=temperature, max_response_tokens=limit)
+        return self.rollouts.sampled(iteration, chosen)
 
     def _score(self, rollout: Rollout, chosen: Sequence[int], generated: Sequence[Generated]) -> Scores:
         answers = tuple(
@@ -287,6 +286,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
     def _check_alarms(self, iteration: int, metrics: dict[str, float]) -> None:
         if self.guard is not None and not self.state.values.finished:
             self.guard.check_alarms(self.state, iteration + 1, metrics)
+            self.rollouts.discard_if_reverted(self.state)
             if self.guard.keep:
                 metrics["ppo/rollbacks"] = float(len(self.state.values.rollbacks))
 

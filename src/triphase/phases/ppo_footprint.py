@@ -19,13 +19,16 @@ def ppo_footprint(cost: CostModel, variant: str | None) -> Footprint:
     critics, whole = int(settings.critic == "adapter"), settings.method == "full"
     resets = int(settings.reference_reset_every is not None)
     trained = (work.base_numbers if whole else work.adapter_numbers) + critics * work.adapter_numbers
-    static = cost.static(adapters=2 + cost.scorers() + critics + resets, trained=trained)
+    by_servers = cost.settings.rollouts.by_servers
+    static = cost.static(adapters=2 + cost.scorers() + critics + resets, trained=trained, by_servers=by_servers)
     if whole:  # the policy is a copy of the base, with the reference's adapter on it
         static[BASE] += work.base_bytes
     prompts, limit = cost.load.prompts, settings.max_response_tokens
     episodes = settings.batch_size * settings.iterations
     sampling, updating = (_resting(cost, settings, stage) for stage in ("sampling", "updates"))
-    cost.sampled(found, _without(static, sampling), prompts, episodes, settings.batch_size, limit)
+    cost.sampled(
+        found, _without(static, sampling), prompts, episodes, settings.batch_size, limit, by_servers=by_servers
+    )
     share = settings.responses_per_prompt if work.packs else 1  # episodes in a row
     rollout = prompts.answered(settings.responses_per_prompt, [limit])
     rollout = rollout if share > 1 else rollout.flat()

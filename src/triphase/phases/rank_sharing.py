@@ -5,13 +5,13 @@ by rank 0, and the results are sent to the others: no more requests than with on
 everywhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from triphase.rewards.types import Answer, Scorer, Scores
-from triphase.rollouts.types import Generated, Generator, Request
+from triphase.rollouts.types import AheadGenerator, Generated, Generator, Request
 from triphase.training.distributed.types import Strategy
 
 
@@ -51,14 +51,31 @@ class LedGenerator:
     def generate(self, requests: Sequence[Request], *, temperature: float, max_response_tokens: int) -> list[Generated]:
         """See Generator."""
 
-        def asked() -> list[Any]:
+        def asked() -> list[Generated]:
             assert self._inner is not None  # noqa: S101 - rank 0 has it
-            found = self._inner.generate(requests, temperature=temperature, max_response_tokens=max_response_tokens)
-            return [[list(each.ids), each.finished, each.logprobs and list(each.logprobs)] for each in found]
+            return self._inner.generate(requests, temperature=temperature, max_response_tokens=max_response_tokens)
+
+        return self._told(asked)
+
+    def begin(
+        self, requests: Sequence[Request], *, temperature: float, max_response_tokens: int
+    ) -> Callable[[], list[Generated]]:
+        """See AheadGenerator."""
+        if self._inner is None:
+            return lambda: self._told(list)
+        assert isinstance(self._inner, AheadGenerator)  # noqa: S101 - servers
+        result = self._inner.begin(requests, temperature=temperature, max_response_tokens=max_response_tokens)
+        return lambda: self._told(result)
+
+    def _told(self, found: Callable[[], list[Generated]]) -> list[Generated]:
+        """The responses of rank 0, on every rank."""
+
+        def plain() -> list[Any]:
+            return [[list(each.ids), each.finished, each.logprobs and list(each.logprobs)] for each in found()]
 
         return [
             Generated(tuple(ids), finished, logprobs and tuple(logprobs))
-            for ids, finished, logprobs in self._strategy.from_lead(asked)
+            for ids, finished, logprobs in self._strategy.from_lead(plain)
         ]
 
 

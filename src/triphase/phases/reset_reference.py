@@ -21,7 +21,7 @@ class ResetReference:
 
     def __init__(self, shared: SharedModel, every: int | None) -> None:
         self._shared, self._every = shared, every
-        self._loaded: dict[str, Tensor] | None = None
+        self._loaded: dict[str, Tensor] = {}
         shared.adapters.remove(RESET)
 
     def at(self, iteration: int, policy: Policy, state: TrainingState[PPOState]) -> Reference | None:
@@ -33,17 +33,17 @@ class ResetReference:
             return None
         if iteration and iteration % self._every == 0:
             copied = {f"{_PREFIX}{name}": value.detach().clone() for name, value in policy.parameters().items()}
-            state.untrained = copied
-        if state.untrained and state.untrained is not self._loaded:  # the state may have gone back to an earlier copy
-            self._load(state)
-        return Reference(self._shared, whole=False, adapter=RESET) if state.untrained else None
+            state.untrained = {**state.untrained, **copied}
+        kept = {name: value for name, value in state.untrained.items() if name.startswith(_PREFIX)}
+        if any(self._loaded.get(name) is not value for name, value in kept.items()):  # it may be an earlier copy again
+            self._load(kept)
+        return Reference(self._shared, whole=False, adapter=RESET) if kept else None
 
     def close(self) -> None:
         """Release the copy."""
-        self._loaded = None
+        self._loaded = {}
         self._shared.adapters.remove(RESET)
 
-    def _load(self, state: TrainingState[PPOState]) -> None:
-        tensors = {name.removeprefix(_PREFIX): value for name, value in state.untrained.items()}
-        self._shared.adapters.load(RESET, tensors)
-        self._loaded = state.untrained
+    def _load(self, kept: dict[str, Tensor]) -> None:
+        self._shared.adapters.load(RESET, {name.removeprefix(_PREFIX): value for name, value in kept.items()})
+        self._loaded = kept

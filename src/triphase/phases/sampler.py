@@ -19,12 +19,19 @@ _NOT_ROUNDING = 0.5
 
 
 def against_sampler(
-    advantages: Advantages, experience: Experience, generated: Sequence[Generated], settings: PPOSettings
+    advantages: Advantages,
+    experience: Experience,
+    generated: Sequence[Generated],
+    settings: PPOSettings,
+    *,
+    staleness: int = 0,
 ) -> tuple[Advantages, dict[str, float]]:
     """The advantages, weighted if ``importance_limit`` is set, and metrics of the difference; empty in process.
 
+    ``staleness`` is the number of iterations by which the policy that sampled is older than the trainer's.
+
     Raises:
-        TrainingError: weights are requested, and the difference is larger than rounding, or is unknown.
+        TrainingError: weights are requested, and the difference of one policy is larger than rounding, or is unknown.
     """
     limit = settings.importance_limit
     if any(each.logprobs is None for each in generated):
@@ -43,9 +50,10 @@ def against_sampler(
     difference = torch.where(mask, experience.logprobs - sampled, 0).abs()
     mean = float(masked_mean(difference, mask))
     figures = {"ppo/sampler_difference": mean, "ppo/sampler_difference_max": float(difference.max())}
+    figures["ppo/staleness"] = float(staleness)
     if limit is None:
         return advantages, figures
-    if mean > _NOT_ROUNDING:
+    if mean > _NOT_ROUNDING and not staleness:
         raise TrainingError(
             f"ppo.importance_limit: the servers' log-probabilities are {mean:.3g} nats per token "
             f"from the trainer's, which is more than rounding: start them with --logprobs-mode "

@@ -6,7 +6,7 @@ from triphase.batches.order import seed_of
 from triphase.models.roles import SharedModel
 from triphase.records.types import Prompt, Response
 from triphase.rollouts.decoding import LocalGenerator
-from triphase.rollouts.types import Generated, Request
+from triphase.rollouts.types import Generated, Generator, Request
 from triphase.tokens.encoding import encode_prompt
 
 
@@ -23,20 +23,26 @@ def sample_responses(
     batch_size: int,
     seed: int,
     on_finished: Callable[[int], None] | None = None,
+    generator: Generator | None = None,
 ) -> list[tuple[Prompt, Response, Generated]]:
     """``count`` responses to each prompt, grouped by prompt, with the ids that were sampled.
 
     The seed of a response depends on the run's seed, the model's name, the prompt and its number: the response is the
-    same whatever else is sampled in the same call.
+    same whatever else is sampled in the same call. ``generator`` samples from the same policy elsewhere.
     """
     requests: list[Request] = []
     for prompt in prompts:
         ids = encode_prompt(prompt, shared.template, room=max_response_tokens, max_length=max_length)
         requests += [Request(ids, seed_of(seed, "sampling", model, prompt.id, number)) for number in range(count)]
-    generator = LocalGenerator(shared, adapter=adapter, batch_size=batch_size)
-    found = generator.generate(
-        requests, temperature=temperature, max_response_tokens=max_response_tokens, on_finished=on_finished
-    )
+    if generator is None:
+        local = LocalGenerator(shared, adapter=adapter, batch_size=batch_size)
+        found = local.generate(
+            requests, temperature=temperature, max_response_tokens=max_response_tokens, on_finished=on_finished
+        )
+    else:
+        found = generator.generate(requests, temperature=temperature, max_response_tokens=max_response_tokens)
+        if on_finished is not None:
+            on_finished(len(found))
     results = []
     for index, (request, generated) in enumerate(zip(requests, found, strict=True)):
         prompt, number = prompts[index // count], index % count

@@ -12,7 +12,9 @@ def sampling_footprint(cost: CostModel) -> Footprint:
         [*cost.load.prompts.sampled, *cost.load.heldout_prompts.sampled],
         cost.load.prompts.count + cost.load.heldout_prompts.count,
     )
-    static = cost.static(adapters=1, trained=0)
+    by_servers = cost.settings.rollouts.sampling
+    static = cost.static(adapters=1, trained=0, by_servers=by_servers)
     responses = prompts.count * settings.responses_per_prompt
-    cost.sampled(found, static, prompts, responses, settings.batch_size, settings.max_response_tokens)
+    limit = settings.max_response_tokens
+    cost.sampled(found, static, prompts, responses, settings.batch_size, limit, by_servers=by_servers)
     return found

@@ -19,10 +19,12 @@ from triphase.footprints.moments import (
     BASE,
     CACHE,
     GRADIENTS,
+    MOMENTS,
     PROCESS,
     Footprint,
     Moment,
 )
+from triphase.footprints.servers import server_bytes, told_of_servers
 from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
 from triphase.planning.every_phase import footprints_of
@@ -130,7 +132,9 @@ def plan_for(settings: RunSettings, machine: Machine) -> MachinePlan:
     exact = settings.model.dtype == "float32" or (settings.sft_method == "full" and settings.model.dtype == "auto")
     with traceable(settings):
         work = work_of(settings, config, torch.float32 if exact else torch.bfloat16, on_card=True)
-        cost, notes = CostModel(share, work, load, process_bytes=0.0, ranks=machine.gpus), list[str]()
+        servers = server_bytes(settings, work, card=machine.memory, ranks=machine.gpus)
+        cost = CostModel(share, work, load, process_bytes=0.0, server_bytes=servers, ranks=machine.gpus)
+        notes = list[str]()
         if machine.gpus == 1:
             cost.settings, notes = sized(cost, machine.memory * _ROOM, on_card=True)
         planned = footprints_of(cost)
@@ -143,7 +147,10 @@ def plan_for(settings: RunSettings, machine: Machine) -> MachinePlan:
         _with(machine, strategy, phases, cost.settings, work, checkpoint)
         for strategy in strategies_for(machine, settings)
     ]
-    return replace(next((plan for plan in plans if not plan.too_large), plans[-1]), notes=tuple(notes))
+    return replace(
+        next((plan for plan in plans if not plan.too_large), plans[-1]),
+        notes=(*notes, *told_of_servers(settings, servers, on_card=True)),
+    )
 
 
 def share_of(settings: RunSettings, ranks: int) -> RunSettings:
@@ -216,20 +223,32 @@ def _with(
     # A rank keeps a part of the layers, and the layer that it computes, which exists twice while it is gathered.
     given = work.layers * layer * (ranks - 1) / ranks
 
-    def moment(each: Moment) -> Moment:
+    def moment(each: Moment, *, whole: bool) -> Moment:
         parts = {**each.parts, PROCESS: _CONTEXT}
         if strategy == "fsdp2":
             parts[BASE] += 2 * layer - given
+            if whole:  # each rank steps its rows; a whole gradient stays until the step
+                parts[MOMENTS] -= 2 * given * 4 / size
         return Moment(each.name, parts, each.shape)
 
     made = [
-        Footprint(each.phase, [moment(one) for one in each.moments], each.flops, each.tokens, each.passes)
+        Footprint(
+            each.phase,
+            [moment(one, whole=_trains_all(each, settings)) for one in each.moments],
+            each.flops,
+            each.tokens,
+            each.passes,
+        )
         for each in phases
     ]
     for each in made:
         each.remedies = remedies_of(each, settings, adapted_layers=work.adapted_layers)
     gathered = given if strategy == "fsdp2" else 0.0
     return MachinePlan(machine, strategy, made, gathered, checkpoint)
+
+
+def _trains_all(found: Footprint, settings: RunSettings) -> bool:
+    return found.phase == "sft" and settings.sft_method == "full"
 
 
 def _step(phase: str) -> str:

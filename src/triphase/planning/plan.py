@@ -17,6 +17,7 @@ from triphase.datacheck.run_data import RunData
 from triphase.errors import ModelError, TriphaseError
 from triphase.footprints.cost import CostModel
 from triphase.footprints.moments import PARTS, Footprint
+from triphase.footprints.servers import server_bytes, told_of_servers
 from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
 from triphase.models.chain import chain_of
@@ -148,9 +149,11 @@ def _sized_cost(
     on_card = device.type != "cpu"
     allowed = float(torch.cuda.mem_get_info()[1]) if on_card else (available_gb() or 0.0) * 1e9
     process = 0.0 if on_card else process_bytes
-    cost = CostModel(settings, work_of(settings, config, dtype, on_card=on_card), load, process_bytes=process)
+    work = work_of(settings, config, dtype, on_card=on_card)
+    servers = server_bytes(settings, work, card=allowed if on_card else None)
+    cost = CostModel(settings, work, load, process_bytes=process, server_bytes=servers)
     cost.settings, notes = sized(cost, allowed, on_card=on_card)
-    return cost, allowed, notes
+    return cost, allowed, [*notes, *told_of_servers(settings, servers, on_card=on_card)]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from triphase.footprints.moments import (
     CACHE,
     GRADIENTS,
     MOMENTS,
+    SERVERS,
     TEMPORARY,
     TRUNK,
     Footprint,
@@ -44,6 +45,9 @@ def _remedies(found: Footprint, settings: RunSettings, adapted_layers: int) -> I
             f"{section}.batch_size: {shape.rows // 2}",
             (cache + parts.get(TEMPORARY, 0.0) + parts.get(ALLOCATOR, 0.0)) / 2,
         )
+    if parts.get(SERVERS):
+        count = settings.rollouts.servers
+        yield f"rollouts.servers: {count - 1}", parts[SERVERS] / count
     if phase in ("sft", "reward") and parts.get(TRUNK):
         yield "adapters.trunk_cache_gb: 0", parts[TRUNK]
     if _trains_whole(found.phase, settings):

@@ -8,8 +8,9 @@ away gets no more requests, its unanswered ones go to another, and it is used ag
 
 import hashlib
 import logging
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,10 @@ _FORGOTTEN = 404
 _MORE_TRIES = 4
 """Tries of one request beyond one for each server: what running servers cannot serve, they never will."""
 _log = logging.getLogger(__name__)
+
+
+class _Closed(Exception):
+    """The phase has ended: whatever still waits for a server gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,9 @@ class ServerGenerator:
         """
         self._settings, self._publish, self._served, self._started = settings, publish, served, started
         self._push: _Push | None = None
+        self._is_closed, self._check = threading.Event(), check
+        self._sampling: threading.Thread | None = None
+        check = self._go_on
         addresses = settings.addresses if started is None else started.addresses
         setting, token = (_SETTING, None) if started is None else (_STARTED, started.token)
         self._servers = [
@@ -99,6 +107,44 @@ class ServerGenerator:
         Raises:
             ServerError: no server is there, or one rejects the adapter, or responds wrongly.
         """
+        return self._collected(requests, self._pushed(requests, temperature, max_response_tokens))
+
+    def begin(
+        self, requests: Sequence[Request], *, temperature: float, max_response_tokens: int
+    ) -> Callable[[], list[Generated]]:
+        """See AheadGenerator: the servers have the policy's adapter when this returns.
+
+        Raises:
+            ServerError: as ``generate``.
+        """
+        sampling = self._pushed(requests, temperature, max_response_tokens)
+        found: Future[list[Generated]] = Future()
+
+        def work() -> None:
+            try:
+                found.set_result(self._collected(requests, sampling))
+            except BaseException as error:  # whoever waits for the responses raises it
+                found.set_exception(error)
+
+        self._sampling = threading.Thread(target=work, daemon=True, name="rollout ahead")
+        self._sampling.start()
+        return found.result
+
+    def close(self) -> None:
+        """End what is being sampled, and close the connections."""
+        self._is_closed.set()
+        if self._sampling is not None:
+            self._sampling.join()
+        for server in self._servers:
+            server.client.close()
+
+    def _go_on(self) -> None:
+        if self._is_closed.is_set():
+            raise _Closed
+        self._check()
+
+    def _pushed(self, requests: Sequence[Request], temperature: float, limit: int) -> Sampling:
+        """Give every server the current adapter; what the requests of this rollout have in common."""
         is_first = self._push is None
         if is_first:
             for server in self._servers:
@@ -107,26 +153,17 @@ class ServerGenerator:
         for number in self._fleet.up:
             self._bring_up_to_date(number, is_first)
         served = self._served
-        sampling = Sampling(
-            push.adapter,
-            push.version,
-            temperature,
-            max_response_tokens,
-            served.ends,
-            served.absent,
-            served.vocabulary_size,
+        return Sampling(
+            push.adapter, push.version, temperature, limit, served.ends, served.absent, served.vocabulary_size
         )
+
+    def _collected(self, requests: Sequence[Request], sampling: Sampling) -> list[Generated]:
         with self._fleet.watching():
             pool = ThreadPoolExecutor(self._settings.parallel, thread_name_prefix="rollout")
             try:
                 return list(pool.map(lambda request: self._sample(request, sampling), requests))
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
-
-    def close(self) -> None:
-        """Close the connections."""
-        for server in self._servers:
-            server.client.close()
 
     def _published(self, requests: Sequence[Request]) -> _Push:
         """The policy's adapter on disk. Its name on the servers is the run's, its version the checksum of its

@@ -1,6 +1,8 @@
 """vLLM servers that this process starts on this machine, and that end with it."""
 
+import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -98,6 +100,7 @@ class StartedServers:
             except subprocess.TimeoutExpired:
                 each.kill()
                 each.wait()
+            _end_group_of(each)
         for server in self._servers:
             server.keeper = None
 
@@ -113,9 +116,15 @@ class StartedServers:
         if server.restarts >= _MOST_RESTARTS:
             raise ServerError(f"{_SETTING}: server {number} ended {_MOST_RESTARTS + 1} times; {self._told(server)}")
         server.restarts += 1
-        if server.keeper is not None and server.keeper.stdin is not None:
-            server.keeper.stdin.close()
-        self._say(f"vLLM server {number} has ended and is restarted; {self._told(server)}")
+        status = None
+        if server.keeper is not None:
+            assert server.keeper.stdin is not None  # noqa: S101 - opened with the process
+            with suppress(OSError):
+                server.keeper.stdin.close()
+            status = server.keeper.returncode
+            _end_group_of(server.keeper)
+        what = "has ended" if status is None or status >= 0 else f"was ended, since its keeper {_killed(status)},"
+        self._say(f"vLLM server {number} {what} and is restarted; {self._told(server)}")
         self._start(number)
 
     def end_of(self, number: int) -> str | None:
@@ -126,7 +135,7 @@ class StartedServers:
         with suppress(subprocess.TimeoutExpired):
             server.keeper.wait(_NOTICED_SECONDS)
         status = server.keeper.returncode
-        return None if status is None else f"server {number} ended with exit code {status}; {self._told(server)}"
+        return None if status is None else f"server {number} {_ended(status)}; {self._told(server)}"
 
     def _start(self, number: int) -> None:
         server, devices = self._servers[number], self._settings.devices
@@ -138,7 +147,7 @@ class StartedServers:
             server.keeper = subprocess.Popen(  # noqa: S603 - our own keeper, and the server of the settings
                 [sys.executable, "-P", watchdog.__file__, str(server.log), *command],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,  # one line, the server's process group
                 stderr=subprocess.DEVNULL,
                 env={**self._environment, **visible_devices, "VLLM_API_KEY": self.token},
                 start_new_session=True,  # Ctrl-C is for the run
@@ -175,9 +184,7 @@ class StartedServers:
         server = self._servers[number]
         if server.keeper is None or server.keeper.poll() is not None:
             status = None if server.keeper is None else server.keeper.returncode
-            raise ServerError(
-                f"{_SETTING}: server {number} ended with exit code {status} before it was ready; {self._told(server)}"
-            )
+            raise ServerError(f"{_SETTING}: server {number} {_ended(status)} before it was ready; {self._told(server)}")
         try:
             client.ask("GET", "/health", tries=1, seconds=5.0)
         except ServerAway:
@@ -187,6 +194,30 @@ class StartedServers:
     def _told(self, server: _Started) -> str:
         lines = last_lines(server.log)
         return f"the last lines of {server.log}: {' | '.join(lines)}" if lines else f"{server.log} is empty"
+
+
+def _ended(status: int | None) -> str:
+    return (
+        f"ended with exit code {status}"
+        if status is None or status >= 0
+        else f"has lost its keeper, which {_killed(status)}"
+    )
+
+
+def _killed(status: int) -> str:
+    return f"was killed by signal {-status}"
+
+
+def _end_group_of(keeper: "subprocess.Popen[bytes]") -> None:
+    """After a keeper was killed: end what its server had started. Otherwise the keeper has done so itself."""
+    assert keeper.stdout is not None  # noqa: S101 - opened with the process
+    if keeper.stdout.closed:
+        return  # done before
+    with keeper.stdout as output:
+        group = output.readline().strip() if keeper.returncode is not None and keeper.returncode < 0 else b""
+    if group.isdigit():
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(int(group), signal.SIGKILL)
 
 
 def last_lines(log: Path) -> list[str]:

@@ -1,8 +1,8 @@
 """Input and output of generation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,4 +34,18 @@ class Generator(Protocol):
 
     def generate(self, requests: Sequence[Request], *, temperature: float, max_response_tokens: int) -> list[Generated]:
         """One response for each request, in order."""
+        ...
+
+
+@runtime_checkable
+class AheadGenerator(Generator, Protocol):
+    """A generator that samples elsewhere, so that this process may train meanwhile."""
+
+    def begin(
+        self, requests: Sequence[Request], *, temperature: float, max_response_tokens: int
+    ) -> Callable[[], list[Generated]]:
+        """Begin to sample from the policy as it is now; the result waits for the responses, and returns them in order.
+
+        Nothing else may be begun or generated before the result was called.
+        """
         ...

@@ -20,6 +20,7 @@ FREE = (
     "threads",
     "parallel.strategy",
     "parallel.timeout_seconds",
+    "parallel.cpu_offload",
     "model.recompute_activations",
     "model.capture_decoding",
     "model.offload",
@@ -29,9 +30,11 @@ FREE = (
 )
 # These bound memory and change rounding at most: a run that ran out of memory must be able to continue with less.
 BOUNDS = ("microbatch_tokens", "trunk_cache_gb", "trunk_file_gb")
-# The address of a server and its request options may differ too; its presence may not, nor the scorer.
+# The address of a server and its request options may differ too; its presence may not, nor the scorer, nor what is
+# sampled when.
 _SERVERS = ("rollouts", "scorer")
 _SCORER = ("kind", "format", "function", "options", "of")
+_SAMPLED = ("ahead", "sampling", "evaluation")
 _ON_PROMPTS = (SAMPLING, LABELING, REWARD, PPO, EVALUATION)
 _ALL = (SFT, *_ON_PROMPTS)
 
@@ -49,6 +52,8 @@ _READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("ppo.temperature", (PPO, EVALUATION)),
     ("ppo.max_response_tokens", (PPO, EVALUATION)),
     ("ppo", (PPO,)),
+    ("rollouts.sampling", (SAMPLING,)),
+    ("rollouts.evaluation", (EVALUATION,)),
     ("rollouts", (PPO,)),
     ("guards", (PPO,)),
     ("evaluation.gold", (LABELING, PPO, EVALUATION)),
@@ -131,7 +136,7 @@ def settings_of(phase: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 def is_way_to_server(key: str) -> bool:
     """Whether a setting is a server's address or a request option."""
     section, _, name = key.rpartition(".")
-    return section.rpartition(".")[2] in _SERVERS and name not in _SCORER and not _is_option(key)
+    return section.rpartition(".")[2] in _SERVERS and name not in (*_SCORER, *_SAMPLED) and not _is_option(key)
 
 
 def is_bound(key: str) -> bool:

@@ -25,6 +25,7 @@ from triphase.rewards.weighted import units_file
 from triphase.rollouts.types import Generated
 from triphase.runs.checkpoints import load_policy_at, require_checkpoint
 from triphase.runs.scoring import scorer_of
+from triphase.runs.servers import Sampler, sampler_of
 from triphase.runs.session import Run
 from triphase.settings.phase_names import PPO, REWARD, SFT, policy_of, ppo_phase, variant_of
 from triphase.settings.ppo import PPOSettings
@@ -99,9 +100,12 @@ def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]]) -> 
     shared = run.model()
     prompts = run.prompts("heldout")[: run.settings.evaluation.max_prompts]
     count = run.settings.evaluation.samples_per_prompt
-    with run.progress.track("evaluation", len(wanted) * len(prompts) * count, unit="responses") as track:
+    with (
+        sampler_of(run, "evaluation", shared) as sampler,
+        run.progress.track("evaluation", len(wanted) * len(prompts) * count, unit="responses") as track,
+    ):
         for policy, final in wanted.items():
-            found, moved = _sampled(run, shared, prompts, policy, final, track)
+            found, moved = _sampled(run, shared, prompts, policy, final, track, sampler)
             judge = _judge_of(run, policy)
             if judge.scorer.identity != run.settings.ppo.scorer.identity:
                 _judge_baseline(run, shared, policy, rows, judge)
@@ -112,24 +116,32 @@ def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]]) -> 
 
 
 def _sampled(
-    run: Run, shared: "SharedModel", prompts: Sequence["Prompt"], policy: str, final: Path, track: "Track"
+    run: Run,
+    shared: "SharedModel",
+    prompts: Sequence["Prompt"],
+    policy: str,
+    final: Path,
+    track: "Track",
+    sampler: Sampler,
 ) -> tuple[list[Sampled], list[float]]:
     """A policy's responses, and how far each is from the reference; a separate model is released at the end."""
     model, adapter = acting(run, shared, policy, final)
     ppo = run.settings.ppo
-    found = sample_responses(
-        model,
-        prompts,
-        adapter=adapter,
-        model=policy,
-        count=run.settings.evaluation.samples_per_prompt,
-        temperature=ppo.temperature,
-        max_response_tokens=ppo.max_response_tokens,
-        max_length=run.settings.model.max_length,
-        batch_size=run.settings.sampling.batch_size,
-        seed=run.settings.seed,
-        on_finished=track.advance,
-    )
+    with sampler(model, adapter) as generator:
+        found = sample_responses(
+            model,
+            prompts,
+            adapter=adapter,
+            model=policy,
+            count=run.settings.evaluation.samples_per_prompt,
+            temperature=ppo.temperature,
+            max_response_tokens=ppo.max_response_tokens,
+            max_length=run.settings.model.max_length,
+            batch_size=run.settings.sampling.batch_size,
+            seed=run.settings.seed,
+            on_finished=track.advance,
+            generator=generator,
+        )
     if policy == "sft":
         return found, [0.0] * len(found)
     return found, sequence_kl(run, shared, (model, adapter), encoded(shared, found), temperature=ppo.temperature)

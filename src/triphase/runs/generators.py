@@ -1,12 +1,13 @@
-"""The generator of a run's rollouts: this process, or servers if its settings name any."""
+"""The generator of a run's rollouts and, if its settings say so, of its other samples: this process, or servers."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
+from typing import Literal
 
 from triphase.datacheck.served_base import served_base
 from triphase.models.policies import Policy
-from triphase.models.roles import POLICY
+from triphase.models.roles import REFERENCE, SharedModel
 from triphase.phases.rank_sharing import LedGenerator, SharedGenerator
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.probing import logprobs_of
@@ -18,21 +19,50 @@ from triphase.rollouts.types import Generator
 from triphase.runs.session import Run
 from triphase.training.finals import save_policy
 
+SERVING = "serving"
+"""The folder of a phase in which servers find the adapter."""
+Sampler = Callable[[SharedModel, str | None], AbstractContextManager[Generator | None]]
+"""What samples from a model with an adapter; None is this process."""
+
 
 @contextmanager
 def generator_of(run: Run, policy: Policy, batch_size: int, serving: Path) -> Iterator[Generator]:
     """The generator of the policy: this process, or vLLM servers that read the adapter from ``serving``."""
-    settings, shared = run.settings.rollouts, policy.model
-    if not settings.by_servers:
+    shared = policy.model
+    if not run.settings.rollouts.by_servers:
         yield LocalGenerator(shared, adapter=policy.adapter, batch_size=batch_size)
         return
+    with (
+        _started(run, shared, serving.parent) as started,
+        _by_servers(run, shared, policy.adapter, serving, started) as g,
+    ):
+        yield g
+
+
+@contextmanager
+def sampler_of(run: Run, phase: Literal["sampling", "evaluation"], shared: SharedModel) -> Iterator[Sampler]:
+    """What samples outside of PPO; ``shared`` has the dtype and device that started servers get."""
+    if not getattr(run.settings.rollouts, phase):
+        yield lambda model, adapter: nullcontext()
+        return
+    serving = run.part(phase, SERVING)
+    with _started(run, shared, serving.parent) as started:
+        # A model without an adapter of its own has the reference's, which changes nothing: servers load one.
+        yield lambda model, adapter: _by_servers(run, model, adapter or REFERENCE, serving, started)
+
+
+@contextmanager
+def _by_servers(
+    run: Run, shared: SharedModel, adapter: str, serving: Path, started: StartedServers | None
+) -> Iterator[ServerGenerator]:
+    settings = run.settings.rollouts
 
     def publish() -> Path:
-        save_policy(shared, POLICY, serving, with_value_head=False)
+        save_policy(shared, adapter, serving, with_value_head=False)
         return serving
 
     def probing(ids: Sequence[int]) -> Probe:
-        base, now = (logprobs_of(shared, adapter, ids) for adapter in (None, policy.adapter))
+        base, now = (logprobs_of(shared, each, ids) for each in (None, adapter))
         return Probe(tuple(ids), tuple(base), tuple(now))
 
     if run.strategy.shards:
@@ -46,26 +76,32 @@ def generator_of(run: Run, policy: Policy, batch_size: int, serving: Path) -> It
         room=run.settings.model.max_length,
         probing=None if run.strategy.shards else probing,
     )
-    with _started(run, policy, serving.parent) if settings.servers else nullcontext() as started:
-        generator = ServerGenerator(
-            settings, publish, served, started=started, check=run.raise_if_stop_requested, say=run.say
-        )
-        with closing(generator) as servers:
-            yield servers
+    generator = ServerGenerator(
+        settings, publish, served, started=started, check=run.raise_if_stop_requested, say=run.say
+    )
+    with closing(generator):
+        yield generator
 
 
-def _started(run: Run, policy: Policy, logs: Path) -> StartedServers:
-    backbone = policy.model.backbone
+@contextmanager
+def _started(run: Run, shared: SharedModel, logs: Path) -> Iterator[StartedServers | None]:
+    """The servers that the run starts, if any, until the block ends."""
+    settings, backbone = run.settings, shared.backbone
+    if not settings.rollouts.servers:
+        yield None
+        return
     on_cpu = backbone.device.type == "cpu"
-    base = Base(served_base(run.settings), str(backbone.dtype).removeprefix("torch."), on_cpu)
-    return StartedServers(
-        run.settings.rollouts,
-        lambda host, port: server_command(run.settings, base, host, port),
-        server_environment(run.settings.rollouts, on_cpu=on_cpu),
+    base = Base(served_base(settings), str(backbone.dtype).removeprefix("torch."), on_cpu)
+    servers = StartedServers(
+        settings.rollouts,
+        lambda host, port: server_command(settings, base, host, port),
+        server_environment(settings.rollouts, on_cpu=on_cpu),
         logs,
         check=run.raise_if_stop_requested,
         say=run.say,
     )
+    with servers:
+        yield servers
 
 
 @contextmanager

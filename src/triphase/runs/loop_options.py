@@ -49,10 +49,13 @@ def kept(
 
 def _options(run: Run, directory: str, metrics: MetricsSink, guard: AlarmGuard | None) -> LoopOptions:
     checkpoints, back = run.settings.checkpoints, 0 if guard is None else guard.keep
+    unjudged = (
+        1 + run.settings.rollouts.ahead if guard is not None else 1
+    )  # a rollout judges the weights that sampled it
     return LoopOptions(
         run.part(directory),
         metrics,
-        keep=max(checkpoints.keep, back),
+        keep=max(checkpoints.keep, back, unjudged),
         every=checkpoints.every_steps if guard is None else 1,
         keep_best=checkpoints.keep_best,
         save_start=back > 0,

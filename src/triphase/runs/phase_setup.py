@@ -5,7 +5,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from triphase.models.policies import policy_for
+from triphase.models.roles import SharedModel
 from triphase.monitoring.alarm_rules import limits_for
 from triphase.monitoring.metrics import FILE_NAME, read_metrics
 from triphase.monitoring.samples import FILE_NAME as SAMPLES
@@ -47,6 +50,17 @@ def sft_phase(run: Run) -> tuple[SupervisedPhase, dict[str, Any]]:
     return phase, mixture_figures(mixture, order, run)
 
 
+def whole_weights(run: Run, shared: SharedModel) -> dict[str, Tensor] | None:
+    """Every weight of a model whose layers the ranks have divided, on all ranks; None if none has."""
+    if not run.strategy.shards:
+        return None
+    model = shared.backbone.model
+    trained = {id(weight): name for name, weight in model.named_parameters()}
+    whole = run.strategy.whole(dict(model.named_parameters()))
+    with shared.adapters.removed():  # the names in the files are those without adapters
+        return {name: whole[trained[id(weight)]] for name, weight in model.named_parameters()}
+
+
 @contextmanager
 def ppo_phase_of(run: Run, variant: str | None) -> Iterator[PPOPhase]:
     """PPO of the main run or of a variant, with its generator and scorer."""
@@ -74,6 +88,7 @@ def ppo_phase_of(run: Run, variant: str | None) -> Iterator[PPOPhase]:
             policy=policy,
             mix=_mix(run, settings),
             continues=bool(run.settings.earlier_rounds),
+            ahead=bool(run.settings.rollouts.ahead),
             strategy=strategy,
         )
 

@@ -29,12 +29,13 @@ from triphase.runs.empty_responses import report_empty_samples
 from triphase.runs.evaluation import evaluate_policies
 from triphase.runs.labeling import label
 from triphase.runs.loop_options import kept
-from triphase.runs.phase_setup import ppo_phase_of, sft_phase
+from triphase.runs.phase_setup import ppo_phase_of, sft_phase, whole_weights
 from triphase.runs.preflight import examine_run
 from triphase.runs.result_rows import sample_row
 from triphase.runs.reward_gate import require_reward_model
 from triphase.runs.reward_training import run_reward
 from triphase.runs.rounds import sampled_as, sampled_policy
+from triphase.runs.servers import sampler_of
 from triphase.runs.session import Run
 from triphase.runs.store_contents import RANKED, is_noted, note_sampled
 from triphase.settings.phase_names import REWARD, SFT, ppo_phase
@@ -93,7 +94,7 @@ def run_sft(run: Run) -> None:
         with kept(run, "sft", "supervised fine-tuning", phase.total_steps, shown=("sft/loss",)) as options:
             run_loop(phase, options)
         if settings.sft.method == "full":
-            save_whole_model(phase.shared, final, run.made_by(SFT))
+            save_whole_model(phase.shared, final, run.made_by(SFT), weights=whole_weights(run, phase.shared))
             run.forget_model()
         else:
             save_policy(phase.shared, REFERENCE, final, with_value_head=False, made_by=run.made_by(SFT))
@@ -118,7 +119,11 @@ def run_sampling(run: Run) -> None:
             return
         count = settings.sampling.responses_per_prompt
         shared, adapter = sampled_policy(run)
-        with run.progress.track("sampling", len(missing) * count, unit="responses") as track:
+        with (
+            sampler_of(run, "sampling", shared) as sampler,
+            sampler(shared, adapter) as generator,
+            run.progress.track("sampling", len(missing) * count, unit="responses") as track,
+        ):
             for part in _parts(run.prompts(), max(1, _BATCHES_KEPT * settings.sampling.batch_size // count)):
                 wanted = [prompt for prompt in part if prompt.id not in done]
                 found = sample_responses(
@@ -133,6 +138,7 @@ def run_sampling(run: Run) -> None:
                     batch_size=settings.sampling.batch_size,
                     seed=settings.seed,
                     on_finished=track.advance,
+                    generator=generator,
                 )
                 store.add_responses(response for _, response, _ in found)
                 run.raise_if_stop_requested()

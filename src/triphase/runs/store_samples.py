@@ -1,11 +1,18 @@
 """Responses of any model to prompts of a store, to be ranked with the others."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
+from triphase.models.roles import SharedModel
 from triphase.monitoring.progress import progress_for
 from triphase.phases.sampling import sample_responses
 from triphase.records.types import Prompt
-from triphase.runs.opening import open_any
+from triphase.rollouts.types import Generator
+from triphase.runs.opening import open_any, open_run
+from triphase.runs.servers import sampler_of
+from triphase.settings.loading import RUN_CONFIG
 from triphase.store import Store
 
 _AT_ONCE = 64
@@ -29,7 +36,10 @@ def sample_into(
     have = {response.id for response in store.responses()}
     shared, adapter, max_length = open_any(model)
     step = max(1, _KEPT // count)
-    with progress_for().track(f"sampling from {called}", len(prompts) * count, unit="responses") as track:
+    with (
+        _generator_of(model, shared, adapter) as generator,
+        progress_for().track(f"sampling from {called}", len(prompts) * count, unit="responses") as track,
+    ):
         for start in range(0, len(prompts), step):
             found = sample_responses(
                 shared,
@@ -43,5 +53,16 @@ def sample_into(
                 batch_size=_AT_ONCE,
                 seed=seed,
                 on_finished=track.advance,
+                generator=generator,
             )
             store.add_responses(response for _, response, _ in found if response.id not in have)
+
+
+@contextmanager
+def _generator_of(model: str, shared: SharedModel, adapter: str | None) -> Iterator[Generator | None]:
+    """The servers of a run that samples for people by servers; None is this process."""
+    if not os.path.isfile(Path(model, RUN_CONFIG)):  # False for a name that is too long
+        yield None
+        return
+    with sampler_of(open_run(Path(model)), "sampling", shared) as sampler, sampler(shared, adapter) as generator:
+        yield generator

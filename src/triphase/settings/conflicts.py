@@ -104,15 +104,19 @@ def require_full_weights_fit(settings: "RunSettings") -> None:
 
 
 def require_shardable(settings: "RunSettings") -> None:
-    """Check the compatibility of settings with a base that is divided among processes: it is frozen.
+    """Check the compatibility of settings with a base that is divided among processes: PPO needs it frozen.
 
     Raises:
-        ValueError: a phase trains all weights.
+        ValueError: PPO trains all weights.
     """
     if settings.parallel.strategy != "fsdp2":
+        if settings.parallel.cpu_offload:
+            raise ValueError(
+                f"parallel.cpu_offload moves parts of a sharded base, but parallel.strategy is "
+                f"{settings.parallel.strategy}; set it to fsdp2, or parallel.cpu_offload: false"
+            )
         return
-    found = [("sft.method", settings.sft_method)]
-    found += [
+    found = [
         ("ppo.method" if variant is None else f"variants.{variant}.method", settings.ppo_of(variant).method)
         for variant in (None, *settings.variants)
     ]
@@ -212,11 +216,21 @@ def require_rollouts_fit(settings: "RunSettings") -> None:
                 f"{name.replace('importance_limit', 'temperature')} {ppo.temperature:g} is below "
                 f"{_LOWEST_TEMPERATURE:g}, the lowest that vLLM samples at; raise it, or leave rollouts out"
             )
+        if limit is None and settings.rollouts.ahead:
+            raise ValueError(
+                f"rollouts.ahead is 1: samples of the policy before need weights; set {name} (2 is usual), or "
+                "rollouts.ahead: 0"
+            )
         if limit is not None and not by_servers:
             raise ValueError(
                 f"{name} {limit:g} weights samples of servers, but rollouts has none: this "
                 f"process samples from the policy that it trains; leave it out"
             )
+    if settings.rollouts.sampling and settings.sampling.temperature < _LOWEST_TEMPERATURE:
+        raise ValueError(
+            f"sampling.temperature {settings.sampling.temperature:g} is below {_LOWEST_TEMPERATURE:g}, the lowest that "
+            "vLLM samples at; raise it, or set rollouts.sampling: false"
+        )
     if settings.rollouts.servers and settings.model.adapter is not None:
         raise ValueError(
             f"rollouts.servers load the base from its files, but model.adapter "

@@ -82,6 +82,13 @@ class RolloutSettings(ServiceSettings):
     addresses: tuple[Address, ...] = ()
     """vLLM servers that are already running (`triphase rollouts serve`). They read the run directory under its path
     here. Each request goes to the one with the fewest in progress."""
+    ahead: Annotated[int, Field(ge=0, le=1)] = 0
+    """Iterations by which servers sample ahead: with 1 they sample the next rollout while this process trains on the
+    one before, so that its policy is one iteration older. Needs servers, and ppo.importance_limit."""
+    sampling: bool = False
+    """Whether servers also sample the responses that people rank (`sample`, and `label sample` from this run)."""
+    evaluation: bool = False
+    """Whether servers also sample the responses of the evaluation."""
     parallel: Positive = 32
     """Requests in progress at the same time, over all servers."""
     python: str | None = None
@@ -118,6 +125,13 @@ class RolloutSettings(ServiceSettings):
             raise ValueError("engine local samples in this process; leave servers and addresses out, or set vllm")
         if self.engine == "vllm" and not self.by_servers:
             raise ValueError("engine vllm needs servers; set servers: 1 to start one here, or list some in addresses")
+        if self.ahead and not self.by_servers:
+            raise ValueError(
+                "ahead 1 samples while this process trains, which only servers can; set ahead: 0, servers or addresses"
+            )
+        for name in ("sampling", "evaluation"):
+            if getattr(self, name) and not self.by_servers:
+                raise ValueError(f"{name} true needs servers; set {name}: false, servers or addresses")
         if self.devices and len(self.devices) != self.servers:
             count = len(self.devices)
             raise ValueError(
