@@ -106,7 +106,8 @@ class PPOSettings(Settings):
     policy's (under `batch` and `raw`, to ± this in the scorer's own unit); `null` does not clip."""
     importance_limit: PositiveFloat | None = None
     """Truncated importance sampling, if servers sample (`rollouts`): the advantage of each token is multiplied by
-    min(π_trainer / π_server, this), both of the policy before its updates; 2 is usual. `null` does not weight."""
+    min(π_trainer / π_server, this), both of the policy before its updates (with rollouts.ahead the servers' policy is
+    one iteration older); 2 is usual. `null` does not weight."""
     max_approximate_kl: PositiveFloat | None = 0.1
     """The updates on a rollout end early once the KL to the rollout policy (nats per token) exceeds this."""
     optimizer: OptimizerSettings = OptimizerSettings(
