@@ -7,7 +7,7 @@ from tests.planning.test_machine_plan import H100, part
 from tests.runs.small_run import settings, write_data
 
 from triphase.footprints.moments import CACHE, SERVERS
-from triphase.footprints.servers import PROCESSES
+from triphase.footprints.server_memory import PROCESSES
 from triphase.planning.machine import Machine
 from triphase.planning.machine_plan import plan_for
 from triphase.planning.plan import make_plan

@@ -271,8 +271,8 @@ def test_the_log_of_an_earlier_start_is_not_told(tmp_path: Path) -> None:
         ("rollouts: {ahead: 2, servers: 1}", "rollouts.ahead"),
         ("rollouts: {ahead: 1, servers: 1}", "samples of the policy before need weights; set ppo.importance_limit"),
         (
-            "rollouts: {ahead: 1, servers: 1}\nppo: {importance_limit: 2}\narms: {a: {importance_limit: null}}",
-            "set arms.a.importance_limit",
+            "rollouts: {ahead: 1, servers: 1}\nppo: {importance_limit: 2}\nvariants: {a: {importance_limit: null}}",
+            "set variants.a.importance_limit",
         ),
         ("rollouts: {sampling: true}", "sampling true needs servers"),
         ("rollouts: {evaluation: true}", "evaluation true needs servers"),

@@ -198,7 +198,7 @@ REASONS: dict[str, str] = {
         cli.launching: _port
         cli.run: run
         cli.sweep: require_parallel
-        runs.ranks: require_alike show_directory
+        runs.ranks: ranks_of require_alike show_directory
         runs.seeds: require_count
         runs.sweeping: *
         settings.parallel: require_work

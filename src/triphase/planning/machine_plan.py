@@ -24,7 +24,7 @@ from triphase.footprints.moments import (
     Footprint,
     Moment,
 )
-from triphase.footprints.servers import server_bytes, told_of_servers
+from triphase.footprints.server_memory import server_bytes, told_of_servers
 from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
 from triphase.planning.every_phase import footprints_of

@@ -17,7 +17,7 @@ from triphase.datacheck.run_data import RunData
 from triphase.errors import ModelError, TriphaseError
 from triphase.footprints.cost import CostModel
 from triphase.footprints.moments import PARTS, Footprint
-from triphase.footprints.servers import server_bytes, told_of_servers
+from triphase.footprints.server_memory import server_bytes, told_of_servers
 from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
 from triphase.models.chain import chain_of

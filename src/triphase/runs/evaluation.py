@@ -24,8 +24,8 @@ from triphase.rewards.types import Answer
 from triphase.rewards.weighted import units_file
 from triphase.rollouts.types import Generated
 from triphase.runs.checkpoints import load_policy_at, require_checkpoint
+from triphase.runs.generators import Sampler, sampler_of
 from triphase.runs.scoring import scorer_of
-from triphase.runs.servers import Sampler, sampler_of
 from triphase.runs.session import Run
 from triphase.settings.phase_names import PPO, REWARD, SFT, policy_of, ppo_phase, variant_of
 from triphase.settings.ppo import PPOSettings

@@ -27,6 +27,7 @@ from triphase.reports.summary import write_summary
 from triphase.rewards.registry import needs_reward_model as needs_reward_model_of
 from triphase.runs.empty_responses import report_empty_samples
 from triphase.runs.evaluation import evaluate_policies
+from triphase.runs.generators import sampler_of
 from triphase.runs.labeling import label
 from triphase.runs.loop_options import kept
 from triphase.runs.phase_setup import ppo_phase_of, sft_phase, whole_weights
@@ -35,7 +36,6 @@ from triphase.runs.result_rows import sample_row
 from triphase.runs.reward_gate import require_reward_model
 from triphase.runs.reward_training import run_reward
 from triphase.runs.rounds import sampled_as, sampled_policy
-from triphase.runs.servers import sampler_of
 from triphase.runs.session import Run
 from triphase.runs.store_contents import RANKED, is_noted, note_sampled
 from triphase.settings.phase_names import REWARD, SFT, ppo_phase

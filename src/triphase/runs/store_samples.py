@@ -10,8 +10,8 @@ from triphase.monitoring.progress import progress_for
 from triphase.phases.sampling import sample_responses
 from triphase.records.types import Prompt
 from triphase.rollouts.types import Generator
+from triphase.runs.generators import sampler_of
 from triphase.runs.opening import open_any, open_run
-from triphase.runs.servers import sampler_of
 from triphase.settings.loading import RUN_CONFIG
 from triphase.store import Store
 
