@@ -97,7 +97,7 @@ def test_after_a_cut_at_any_iteration_the_end_is_the_same_to_the_bit(tmp_path: P
     chosen = ahead(iterations=4, reference_reset_every=2)
     expected, lines = phase(chosen)[0], Lines()
     run_loop(expected, LoopOptions(tmp_path / "whole", lines, keep=1))
-    for resumed, kept in resumed_after_cuts(lambda: phase(chosen)[0], tmp_path, range(1, 4)):
+    for resumed, kept in resumed_after_cuts(lambda: phase(chosen)[0], tmp_path, (2, 3, 4)):  # 4: after a reset
         assert whole_state(resumed) == whole_state(expected)
         assert kept.plain() == lines.plain()
 
