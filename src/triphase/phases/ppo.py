@@ -86,6 +86,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
         self.prompts = prompts
         self.prompt_ids = prompt_ids
         self.settings = settings
+        self.generator = generator
         behind = settings.max_response_tokens * (settings.responses_per_prompt if shared.backbone.packs else 1)
         self.lengths = [len(ids) + behind for ids in prompt_ids]
         self.seed, self.strategy = seed, strategy
