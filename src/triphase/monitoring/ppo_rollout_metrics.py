@@ -29,9 +29,8 @@ _RESET = Condition(
 )
 _LIMITED = Condition("where ppo.score_clip is set", lambda run: run.ppo.score_clip is not None)
 _SERVED = Condition("where servers sample (rollouts)", lambda run: run.rollouts.by_servers)
-_WEIGHED = Condition(
-    "where servers sample and ppo.importance_limit is set",
-    lambda run: run.rollouts.by_servers and run.ppo.importance_limit is not None,
+_WEIGHED = Condition(  # settings allow the limit with servers alone
+    "where servers sample and ppo.importance_limit is set", lambda run: run.ppo.importance_limit is not None
 )
 
 PPO_ROLLOUT_METRICS = (
@@ -257,8 +256,7 @@ PPO_ROLLOUT_METRICS = (
     Metric(
         "ppo/sampler_difference",
         "nats per token",
-        "|log π(a_t) − log π_server(a_t)|, of one policy by the trainer and by the server that sampled; with "
-        "rollouts.ahead also of the updates between",
+        "|log π(a_t) − log π_server(a_t)|, of one policy by the trainer and by the server that sampled",
         _RESPONSE_TOKENS,
         "under 0.01 in float32, under 0.1 in half precision; a jump is a server with another adapter",
         better="lower",
@@ -296,7 +294,6 @@ PPO_ROLLOUT_METRICS = (
         "iterations by which the policy that sampled the rollout is older than the one that is trained on it",
         _ITERATION,
         "0; with rollouts.ahead 1 it is 1 from the second iteration on, and 0 after a rollback",
-        better="lower",
         when=_SERVED,
     ),
     Metric("ppo/episodes", "responses", "responses so far", "sum since the start", "rises by batch_size"),
