@@ -205,7 +205,7 @@ def case(name: str, folder: Path, model: Path) -> tuple[dict[str, Any], str]:  #
             return {**plain, "trackers": ["mlflow"]}, "trackers: mlflow is not installed"
         case "a critic that starts from an absent reward model":
             critic = {"scorer": {"kind": "own"}, "critic": "adapter", "critic_start": "reward"}
-            return {**plain, "arms": {"other": critic}}, r"arms.other.critic_start: reward needs a reward model"
+            return {**plain, "variants": {"other": critic}}, r"variants.other.critic_start: reward needs a reward model"
         case "servers and a model that is merged":
             values = {**plain["model"], "name": str(adapter_of(model, folder / "adapter"))}
             return {**plain, "model": values, "rollouts": {"servers": 1}}, "servers need the files of the merged model"

@@ -49,6 +49,7 @@ def test_two_ranks_do_the_steps_of_one(told: list[dict[str, Any]], phase: str) -
     assert found["one end"] and told[1]["equality"][phase]["one end"]
     assert found["steps"] >= 3
     assert max(found["gradients"], found["parameters"], found["metrics"]) < 1e-6
+    assert found["extremes"] < 5e-6
 
 
 @pytest.mark.parametrize("phase", ["sft", "reward", "ppo", "ppo-mixed"])

@@ -35,6 +35,7 @@ def require_equal(told: list[dict[str, Any]]) -> None:
     for phase, found in told[0]["equality"].items():
         assert found["one start"] and found["same start"] and found["one end"] and found["steps"] >= 3, phase
         assert max(found["gradients"], found["parameters"], found["metrics"]) < 1e-6, phase
+        assert found["extremes"] < 5e-6, phase
     for phase, found in told[0]["change_of_world"].items():
         assert found["stopped at"] == 2 and found["parameters"] < 1e-6, phase
         assert found["files"] == ["manifest.json", "tensors.safetensors", "values.json"]

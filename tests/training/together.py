@@ -130,14 +130,20 @@ def _done(directory: Path) -> int:
     return max((int(path.name) for path in (directory / "checkpoints").glob("[0-9]*")), default=0)
 
 
+EXTREMES = ("ppo/ratio_max",)
+"""Metrics of the one token with the greatest value, so that nothing averages out its rounding."""
+
+
 def apart(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float]:
     """The greatest differences of two runs of a phase."""
     rows = list(zip(first["metrics"].values(), second["metrics"].values(), strict=True))
     assert [list(a) for a, _ in rows] == [list(b) for _, b in rows]
     grads = list(zip(first["gradients"], second["gradients"], strict=True))
     assert [list(a) for a, _ in grads] == [list(b) for _, b in grads]
+    changes = [(name, abs(a[name] - b[name]) / max(1.0, abs(a[name]))) for a, b in rows for name in a]
     return {
-        "metrics": max(abs(a[name] - b[name]) / max(1.0, abs(a[name])) for a, b in rows for name in a),
+        "metrics": max(change for name, change in changes if name not in EXTREMES),
+        "extremes": max((change for name, change in changes if name in EXTREMES), default=0.0),
         "gradients": max((float((a[name] - b[name]).abs().max()) for a, b in grads for name in a), default=0.0),
         "parameters": _furthest(first["tensors"], second["tensors"]),
         "steps": float(len(grads)),
