@@ -122,6 +122,8 @@ def test_other_rankings_of_the_same_responses(finished: Path, run: Path, capsys:
 def test_a_new_variant_shares_the_main_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = branch(run, "--variants.other.kl-coefficient", "0", "--run", capsys=capsys)
     assert said["ppo"] == f"shared {run}/ppo/final" and said["arms/other"] == "to-do is new"
+    line = refused(capsys, "chat", str(run.parent / "next"), "--checkpoint", "1")
+    assert f"shares PPO of {run}, which has the checkpoints; give that run instead" in line
     rows = [json.loads(line) for line in (run.parent / "next/evaluation/samples.jsonl").read_text().splitlines()]
     before = [json.loads(line) for line in (run / "evaluation/samples.jsonl").read_text().splitlines()]
     assert rows[: len(before)] == before and {row["policy"] for row in rows} == {"sft", "ppo", "arm:other"}
@@ -199,7 +201,7 @@ def test_what_is_shared_must_stay(what: str, run: Path, capsys: pytest.CaptureFi
     line = refused(capsys, "run", str(run.parent / "next"))
     assert f"{place}, which {run.parent}/next shares, " in line
     assert {
-        "gone": "is gone",
+        "gone": f"is gone; put it back; without it `triphase report {run.parent}/next` alone works",
         "damaged": "the checksum of README.md differs",
         "made again": "has changed (it was created again",
     }[what] in line

@@ -17,6 +17,7 @@ from triphase.errors import RunError
 from triphase.reports.run_list import line_of
 from triphase.reports.sweep_page import sweep_page
 from triphase.runs import pipeline
+from triphase.runs.locking import locked
 from triphase.runs.sweeping import plan_sweep
 from triphase.settings.schema import RunSettings
 
@@ -75,6 +76,17 @@ def test_a_run_that_fails_does_not_stop_the_others(
     out = capsys.readouterr().out
     assert "failed  factor-x: ppo.scorer.function: tests.rewards.functions:lengths returns" in out
     assert line_of(run.parent / "small-sweep" / "factor-2").stands == "evaluated"
+
+
+@pytest.mark.parametrize("parallel", ["1", "2"])
+def test_a_sweep_of_a_run_that_another_process_holds_says_so(
+    parallel: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with locked(run, "wait"):
+        assert main(["sweep", str(run), *GRID, "--parallel", parallel]) == 1
+    said = capsys.readouterr()
+    assert said.out.count("is held by process") == 2 and "error" not in said.err
+    assert main(["sweep", str(run), *GRID]) == 0
 
 
 def test_points_with_the_same_start_share_it(tmp_path: Path) -> None:

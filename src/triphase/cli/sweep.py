@@ -49,6 +49,9 @@ def sweep(
             if point.is_finished:  # its figures come from files with sums: an edited summary is mended
                 write_summary(point.path)
         failures = carry(points, parallel)
+        if not any(point.path.is_dir() for point in points):
+            print_failures(failures)
+            return 1
         page = write_sweep_page(directory, read_points(directory))
     print_runs(directory)
     print_gaps(points)

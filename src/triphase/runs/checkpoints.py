@@ -6,6 +6,7 @@ from triphase.errors import RunError
 from triphase.models.policies import Policy, policy_for
 from triphase.models.roles import SharedModel
 from triphase.settings.phase_names import ppo_phase
+from triphase.training.artifacts import taken_of
 from triphase.training.checkpoint import load_checkpoint
 from triphase.training.checkpoint_places import CHECKPOINTS, whole_steps
 
@@ -32,6 +33,12 @@ def require_checkpoint(run: Path, step: int, variant: str | None = None) -> None
             else (f"`triphase ppo --variant {variant}`", f"the variant {variant}")
         )
         known = f"there are {', '.join(map(str, kept))}" if kept else f"there is none; run {verb} first"
+        taken = taken_of(run, ppo_phase(variant))
+        if taken is not None:  # a branch has the weights of the last iteration alone
+            origin = taken.directory(run / ppo_phase(variant)).resolve().parents[1 if variant is None else 2]
+            raise RunError(
+                f"--checkpoint {step}: {run} shares {of} of {origin}, which has the checkpoints; give that run instead"
+            )
         raise RunError(f"--checkpoint {step}: {run} has no such checkpoint of {of}; {known} (checkpoints.keep)")
 
 

@@ -35,6 +35,9 @@ def require_shared(run: Path) -> None:
         if problem is None and (damage := damage_of(place)) is not None:
             problem = f"is damaged ({damage})"
         if problem is not None:
-            raise RunError(
-                f"{place}, which {run} shares, {problem}; restore it, or create a branch of the run as it is now"
+            remedy = (
+                f"put it back; without it `triphase report {run}` alone works"
+                if not place.is_dir()
+                else "restore it, or create a branch of the run as it is now"
             )
+            raise RunError(f"{place}, which {run} shares, {problem}; {remedy}")
