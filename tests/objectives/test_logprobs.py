@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from triphase import objectives
-from triphase.objectives import logprobs
+from triphase.objectives import softmax
 
 N, D, V = 11, 5, 23
 TARGETS = torch.arange(N) * 7 % V
@@ -257,8 +257,8 @@ def test_products_and_buffers_are_made_only_where_needed(
     gradient: bool, with_entropy: bool, products: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside the products of a chunk only a few rows are in float32."""
-    monkeypatch.setattr(logprobs, "_LEAST_ROWS", 1)
-    monkeypatch.setattr(logprobs, "_CACHED_LOGITS", 2 * V)
+    monkeypatch.setattr(softmax, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(softmax, "_CACHED_LOGITS", 2 * V)
     hidden, weight = (each.to(dtype) for each in head())
     with Operations() as operations, torch.set_grad_enabled(gradient):
         found = objectives.response_logprobs(
@@ -277,8 +277,8 @@ def test_rows_that_pass_the_cache_together_do_not_change_a_bit(
 ) -> None:
     found = []
     for rows in (1, 3, N):
-        monkeypatch.setattr(logprobs, "_LEAST_ROWS", 1)
-        monkeypatch.setattr(logprobs, "_CACHED_LOGITS", rows * V)
+        monkeypatch.setattr(softmax, "_LEAST_ROWS", 1)
+        monkeypatch.setattr(softmax, "_CACHED_LOGITS", rows * V)
         hidden, weight = head(dtype)
         made = objectives.response_logprobs(
             hidden.requires_grad_(), weight, TARGETS, temperature=0.7, chunk_size=N, with_entropy=with_entropy

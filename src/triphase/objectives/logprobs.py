@@ -15,11 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from triphase.objectives.logits import PLAIN, LogitMap, entropy, token_logprobs
 from triphase.objectives.masking import at_least_float32
 from triphase.objectives.shapes import require_positive, require_shapes
-
-_NEVER = -1e30
-"""A logit whose probability is 0, finite so that 0 times it is 0."""
-# Logits of a few rows in float32: 1 MB, as much as the cache of a core has.
-_CACHED_LOGITS, _LEAST_ROWS = 1 << 18, 4
+from triphase.objectives.softmax import NEVER, rows_at_once, softmax_in_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +108,7 @@ def _chunk(
     """
     products = hidden.to(weight.dtype) @ weight.T
     others = torch.empty_like(products) if with_entropy and with_derivatives else None
-    rows = _rows_at_once(products)
+    rows = rows_at_once(products)
     wide = at_least_float32(products[:0]).dtype
     scratch = (
         None if products.dtype == wide else products.new_empty((min(rows, len(products)), len(weight)), dtype=wide)
@@ -123,7 +119,7 @@ def _chunk(
         own = products[part]
         shifted = own if scratch is None else scratch[: len(own)].copy_(own)
         factors = (own, None if others is None else others[part]) if with_derivatives else None
-        found.append(_softmax(shifted, targets[part], temperature, with_entropy, absent, logit_map, factors))
+        found.append(softmax_in_place(shifted, targets[part], temperature, with_entropy, absent, logit_map, factors))
     logprobs, entropies, totals = (_join([each[place] for each in found]) for place in range(3))
     assert logprobs is not None and totals is not None  # noqa: S101 - of each part
     scale = (totals * (temperature / logit_map.scale)).reciprocal_().neg_()[:, None]
@@ -132,59 +128,6 @@ def _chunk(
         for each in (products, others)
     ]
     return _Chunk(logprobs, entropies, *derivatives)
-
-
-def _rows_at_once(products: Tensor) -> int:
-    """Rows whose logits stay in a processor's cache; on a GPU, where each pass is a launch, all."""
-    if products.is_cuda:
-        return max(1, len(products))
-    return max(_LEAST_ROWS, _CACHED_LOGITS // products.shape[1])
-
-
-def _softmax(
-    shifted: Tensor,
-    targets: Tensor,
-    temperature: float,
-    with_entropy: bool,
-    absent: Tensor | None,
-    logit_map: LogitMap,
-    factors: tuple[Tensor, Tensor | None] | None,
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """(b, V) products, changed in place → (b,) log-probabilities, entropies if requested, and sums of exponentials.
-
-    ``factors`` receive what the derivatives multiply with the head: of the log-probability, and of the entropy.
-    """
-    logit_map.apply_(shifted)
-    slope = logit_map.slope(shifted) if factors is not None else None
-    if temperature != 1:
-        shifted.div_(temperature)
-    if absent is not None:
-        shifted.index_fill_(1, absent, _NEVER)
-    shifted.sub_(shifted.amax(1, keepdim=True))
-    at_target = shifted.gather(1, targets[:, None]).squeeze(1)
-    exponentials = shifted.exp() if with_entropy else shifted.exp_()  # p·total
-    total = exponentials.sum(1)
-    log_total = total.log()
-    entropies = None
-    if with_entropy:
-        weighted = shifted.mul_(exponentials)
-        entropies = log_total - weighted.sum(1) / total
-        if factors is not None and factors[1] is not None:
-            weighted.addcmul_(exponentials, (entropies - log_total)[:, None])  # p∘(log p + H)·total
-            _times(weighted, slope)
-            factors[1].copy_(weighted)
-    if factors is not None:
-        # The target is subtracted before rounding to the weight's dtype: W_y - pᵀW would cancel where p_y is near 1.
-        exponentials.scatter_add_(1, targets[:, None], -total[:, None])
-        _times(exponentials, slope)
-        if exponentials is not factors[0]:
-            factors[0].copy_(exponentials)
-    return at_target - log_total, entropies, total
-
-
-def _times(values: Tensor, slope: Tensor | None) -> None:
-    if slope is not None:
-        values.mul_(slope)
 
 
 def _chunks(
@@ -265,7 +208,7 @@ def _trained_head(
         if not logit_map.is_identity:
             logits = logit_map.apply(at_least_float32(logits))
         if absent is not None:
-            logits = logits.index_fill(1, absent, _NEVER)
+            logits = logits.index_fill(1, absent, NEVER)
         return token_logprobs(logits, tokens, temperature), entropy(logits, temperature) if with_entropy else None
 
     parts = [
