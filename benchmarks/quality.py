@@ -32,7 +32,7 @@ from triphase.demo.embedded import PREFIX, model_directory
 from triphase.errors import TriphaseError
 from triphase.models.loading import choose_device, choose_dtype
 from triphase.models.products import has_bfloat16
-from triphase.phases.ppo import prompts_of
+from triphase.phases.episodes import prompts_of
 from triphase.records.files import read_json_lines
 from triphase.settings.schema import RunSettings
 from triphase.tokens.encoding import Encoded, encode_prompt

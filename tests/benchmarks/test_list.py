@@ -1,12 +1,19 @@
 """`make bench` lists every benchmark that a user can run; the one that it runs accepts the options that it passes."""
 
+import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as listing
 from benchmarks import generate
+
+OURS = [
+    path for path in sorted(Path(generate.__file__).parent.glob("*.py")) if not path.name.startswith(("peer_", "__"))
+]
+"""All but the sides of peers, which need a peer."""
 
 
 def test_every_command_is_in_the_list_with_its_meaning() -> None:
@@ -14,6 +21,12 @@ def test_every_command_is_in_the_list_with_its_meaning() -> None:
     assert {"generate", "ppo", "sft", "reward", "memory", "overhead", "scaling", "quality", "layers"} <= names
     assert not names & {"sides", "ours_ppo", "peer_ppo", "__main__", "curves"}
     assert all(listing.commands().values())
+
+
+@pytest.mark.parametrize("source", OURS, ids=lambda source: source.stem)
+def test_each_module_imports(source: Path) -> None:
+    """Types are not checked here, so nothing else notices a function that has moved."""
+    importlib.import_module(f"benchmarks.{source.stem}")
 
 
 def test_the_list_is_printed() -> None:
