@@ -67,6 +67,13 @@ def test_a_grid(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert files_of(directory, "*/**/*") == before
 
 
+def test_a_report_of_a_sweep_names_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sweep.html").touch()
+    assert main(["report", str(tmp_path)]) == 2
+    told = f"{tmp_path}: has several runs, which {tmp_path}/sweep.html compares; give one of them"
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("parallel", ["1", "2"])
 def test_a_run_that_fails_does_not_stop_the_others(
     parallel: str, run: Path, capsys: pytest.CaptureFixture[str]

@@ -19,6 +19,8 @@ Checkpoint = Annotated[
 ]
 Overrides = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 
+_PAGES_OF_SEVERAL = ("sweep.html", "study.html")
+
 
 def settings_of(config: Path, overrides: tuple[str, ...]) -> RunSettings:
     """The settings of a file or run directory, overridden by ``--name value`` or ``--name=value``."""
@@ -51,6 +53,9 @@ def require_run(path: Path) -> Path:
         RunError: it is not.
     """
     if not os.path.isfile(path / RUN_CONFIG):  # False for a name that is too long
+        page = next((path / name for name in _PAGES_OF_SEVERAL if os.path.isfile(path / name)), None)
+        if page is not None:
+            raise RunError(f"{path}: has several runs, which {page} compares; give one of them: {path}/NAME")
         raise RunError(f"{path}: is not a run directory (no {RUN_CONFIG} in it); run directories are runs/NAME")
     refuse_pipes(path)
     return path
