@@ -1,4 +1,4 @@
-"""Phases with `model.offload` on a fake card: what rests where, how much is copied, and that results stay the same."""
+"""Phases with `model.offload` on a fake card: what is offloaded when, how much is copied, and the same results."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +21,13 @@ def found_on(device: torch.device) -> dict[str, Any]:
     return {
         "ppo": [iterations(device, offload) for offload in (False, True)],
         "ppo-full": [iterations(device, offload, **full) for offload in (False, True)],
-        "ppo-mix-of-ranks": resting_layers(steps.shared_on(device), ranks=2),
-        "sft": [metrics_of(steps.sft(rested(steps.shared_on(device), offload))) for offload in (False, True)],
-        "reward": [metrics_of(steps.reward(rested(steps.shared_on(device), offload))) for offload in (False, True)],
+        "ppo-mix-of-ranks": offloaded_layers(steps.shared_on(device), ranks=2),
+        "sft": [metrics_of(steps.sft(offloading(steps.shared_on(device), offload))) for offload in (False, True)],
+        "reward": [metrics_of(steps.reward(offloading(steps.shared_on(device), offload))) for offload in (False, True)],
     }
 
 
-def rested(shared: SharedModel, offload: bool) -> SharedModel:
+def offloading(shared: SharedModel, offload: bool) -> SharedModel:
     shared.loaded = replace(shared.loaded, offload=offload)
     return shared
 
@@ -36,10 +36,10 @@ def metrics_of(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if "seconds" not in name}
 
 
-def resting_layers(shared: SharedModel, *, ranks: int) -> int:
+def offloaded_layers(shared: SharedModel, *, ranks: int) -> int:
     """Tensors of layers that rest in the updates of several processes."""
-    phase = steps.ppo_phase(rested(shared, True))
-    roles = ppo_module.RestingRoles(shared, phase.policy, phase.settings, ranks=ranks)
+    phase = steps.ppo_phase(offloading(shared, True))
+    roles = ppo_module.RoleOffloading(shared, phase.policy, phase.settings, ranks=ranks)
     roles.before_updates(phase.generator)
     return sum(tensor.device.type == "cpu" for tensor in tensors_of(shared)["trunk"])
 
@@ -56,7 +56,7 @@ def tensors_of(shared: SharedModel) -> dict[str, list[torch.Tensor]]:
 
 def iterations(device: torch.device, offload: bool, **changes: Any) -> dict[str, Any]:
     """Two iterations: metrics, counts, and the device of each role while sampling, in the updates and afterwards."""
-    shared = rested(steps.shared_on(device), offload)
+    shared = offloading(steps.shared_on(device), offload)
     shared.stepper(None)
     phase = steps.ppo_phase(shared, **changes)
     phase.policy.model.stepper(None)

@@ -1,4 +1,4 @@
-"""`model.offload` on a fake card: the same results, what rests where, and a stated number of copies."""
+"""`model.offload` on a fake card: the same results, what is offloaded when, and a stated number of copies."""
 
 import json
 import subprocess
@@ -24,10 +24,10 @@ def found() -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["ppo", "ppo-full", "sft", "reward"])
 def test_results_are_the_same_to_the_bit(kind: str, found: dict[str, Any]) -> None:
-    plain, rested = found[kind]
+    plain, offloaded = found[kind]
     if "metrics" in plain:
-        plain, rested = plain["metrics"], rested["metrics"]
-    assert plain and rested == plain
+        plain, offloaded = plain["metrics"], offloaded["metrics"]
+    assert plain and offloaded == plain
 
 
 def test_without_it_everything_is_on_the_card(found: dict[str, Any]) -> None:
@@ -54,13 +54,13 @@ def test_with_full_weights_the_whole_base_rests(found: dict[str, Any]) -> None:
 
 def test_copies_are_counted(found: dict[str, Any]) -> None:
     """Frozen tensors go to the host once; moments, and what was at rest, are copied as often as they are read."""
-    plain, rested = found["ppo"]
-    each, steps, trained = rested["tensors"], rested["steps"], rested["trained"]
+    plain, offloaded = found["ppo"]
+    each, steps, trained = offloaded["tensors"], offloaded["steps"], offloaded["trained"]
     adapters = each["reference"] + each["reward"]
     assert steps == 8 and each["trunk"] and adapters
-    assert rested["downloads"] - plain["downloads"] == 2 * trained * steps + adapters + each["trunk"]
+    assert offloaded["downloads"] - plain["downloads"] == 2 * trained * steps + adapters + each["trunk"]
     # The trunk wakes for the second iteration, adapters for the scoring of both; the first step has no moments yet.
-    assert rested["uploads"] - plain["uploads"] == 2 * trained * (steps - 1) + 2 * adapters + each["trunk"]
+    assert offloaded["uploads"] - plain["uploads"] == 2 * trained * (steps - 1) + 2 * adapters + each["trunk"]
 
 
 def test_a_trunk_that_is_read_in_the_updates_does_not_rest(found: dict[str, Any]) -> None:

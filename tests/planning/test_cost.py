@@ -152,12 +152,12 @@ def test_off_load_leaves_moments_to_the_step_alone_and_takes_from_the_updates_wh
         cost.ranks = ranks
         cost.settings = cost.settings.model_copy(update={"ppo": cost.settings.ppo.model_copy(update=mixed)})
         found.append({moment.name: moment.parts for moment in ppo_footprint(cost, None).moments})
-    plain, rested = found
+    plain, offloaded = found
     for name, parts in plain.items():
         moments = parts[MOMENTS]
-        assert moments > 0 and rested[name][MOMENTS] == (moments if name == "optimizer step" else 0.0)
-        resting = name in ("update", "optimizer step", "checkpoint", "sampling", "reading prompts")
+        assert moments > 0 and offloaded[name][MOMENTS] == (moments if name == "optimizer step" else 0.0)
+        is_away = name in ("update", "optimizer step", "checkpoint", "sampling", "reading prompts")
         # The reference and the reward model; policy and critic stay.
-        assert parts[ADAPTERS] - rested[name][ADAPTERS] == resting * 2 * 4 * cost.work.adapter_numbers
-        layers = sampled if name in ("sampling", "reading prompts") else trunk * resting
-        assert parts[BASE] - rested[name][BASE] == layers * cost.work.layer_bytes and cost.work.layer_bytes > 0
+        assert parts[ADAPTERS] - offloaded[name][ADAPTERS] == is_away * 2 * 4 * cost.work.adapter_numbers
+        layers = sampled if name in ("sampling", "reading prompts") else trunk * is_away
+        assert parts[BASE] - offloaded[name][BASE] == layers * cost.work.layer_bytes and cost.work.layer_bytes > 0

@@ -53,10 +53,10 @@ def test_every_phase_fits_24_gb(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     shown, prompts = Lengths([(128, 128)] * 64, 64), Lengths([(128,)] * 64, 64)
     load = Workload(shown, shown, 192, prompts, prompts, Lengths([(128, 128, 128)] * 64, 64))
-    rested = plain.model_copy(update={"model": plain.model.model_copy(update={"offload": True})})
+    offloaded = plain.model_copy(update={"model": plain.model.model_copy(update={"offload": True})})
     peaks: list[dict[str, float]] = []
     updates: list[Moment] = []
-    for settings in (plain, rested):
+    for settings in (plain, offloaded):
         found = footprints_of(CostModel(settings, work, load, process_bytes=0.0))
         peaks.append({each.phase: each.peak.total for each in found})
         ppo = next(each for each in found if each.phase == "ppo")

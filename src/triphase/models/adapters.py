@@ -15,8 +15,8 @@ from triphase.batches.order import generator
 from triphase.errors import ModelError
 from triphase.models.backbone import Backbone
 from triphase.models.lora import LoraLinear
+from triphase.models.offloading import Place
 from triphase.models.quantization import QuantizedLinear
-from triphase.models.resting import Place
 
 _MAMBA = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 """Kinds whose ``out_proj`` peft does not adapt, since their fused kernels read its weight by themselves."""

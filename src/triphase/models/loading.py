@@ -24,7 +24,7 @@ class LoadedModel:
     Attributes:
         sharded: whether its layers are divided among the processes of a run.
         capture_decoding: whether sampling captures its step as a CUDA graph (`model.capture_decoding`).
-        offload: whether what no pass of a stage reads rests in the host's memory (`model.offload`).
+        offload: whether what no pass of a stage reads is offloaded to the host's memory (`model.offload`).
         compile_layers: whether adapted layers are compiled (`model.compile_layers`).
     """
 

@@ -27,8 +27,8 @@ from triphase.phases.nonfinite_causes import SHOWN_AS, cause_of
 from triphase.phases.out_of_memory import HalvesMicrobatches
 from triphase.phases.ppo_state import PPOState, schedule_iteration
 from triphase.phases.reset_reference import ResetReference
-from triphase.phases.resting_roles import RestingRoles
 from triphase.phases.rewards import advantages_of, shape_rewards
+from triphase.phases.role_offloading import RoleOffloading
 from triphase.phases.rollout_metrics import Clock, Excerpt, Gold, Means, against_first_rollout, figures_of, samples_of
 from triphase.phases.sampler import against_sampler
 from triphase.phases.score_scale import ScoreScale, next_scale
@@ -112,7 +112,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
             strategy=strategy,
             offload=shared.loaded.offload,
         )
-        self.resting = RestingRoles(shared, self.policy, settings, ranks=strategy.world)
+        self.offloading = RoleOffloading(shared, self.policy, settings, ranks=strategy.world)
         values = PPOState(kl_coefficient=settings.kl_coefficient, advantage_estimator=kept_as(settings))
         self.state = TrainingState(updater, values)
         self.total_steps = settings.iterations
@@ -140,7 +140,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
     def finish(self) -> None:
         """Training is over: check that the frozen weights have not changed."""
         self.policy.train(False)
-        self.resting.before_scoring()
+        self.offloading.before_scoring()
         self.reset.close()
         self.shared.adapters.train_only(None)
         if self._frozen is not None:
@@ -152,11 +152,11 @@ class PPOPhase(HalvesMicrobatches, Phase):
         schedule_iteration(self.state, self.settings, iteration)
         train_roles(self.shared, self.policy, self.settings, iteration)
         # 1. sample the responses to each prompt of this iteration
-        self.resting.before_sampling()
+        self.offloading.before_sampling()
         chosen = self._prompts_of(iteration)
         generated, staleness = self.rollouts.take(iteration, self.state)
         clock.lap("ppo/seconds_generation")
-        self.resting.before_scoring()
+        self.offloading.before_scoring()
         # 2. scores; log-probabilities and values, by the forward pass that the updates use
         samples = [
             Encoded(self.prompt_ids[number], answer.ids) for number, answer in zip(chosen, generated, strict=True)
@@ -180,7 +180,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
         plain = advantages_of(rewards, experience, self.settings, to_device(torch.tensor(chosen), rewards.device))
         advantages, gap = against_sampler(plain, experience, generated, self.settings, staleness=staleness)
         # 4. epochs of clipped updates
-        self.resting.before_updates(self.generator)
+        self.offloading.before_updates(self.generator)
         updates = self._update(iteration, experience, advantages)
         clock.lap("ppo/seconds_update")
         # 5. metrics, as rank 0 reports them; the coefficient of the next iteration

@@ -25,7 +25,7 @@ def ppo_footprint(cost: CostModel, variant: str | None) -> Footprint:
         static[BASE] += work.base_bytes
     prompts, limit = cost.load.prompts, settings.max_response_tokens
     episodes = settings.batch_size * settings.iterations
-    sampling, updating = (_resting(cost, settings, stage) for stage in ("sampling", "updates"))
+    sampling, updating = (_offloaded(cost, settings, stage) for stage in ("sampling", "updates"))
     cost.sampled(
         found, _without(static, sampling), prompts, episodes, settings.batch_size, limit, by_servers=by_servers
     )
@@ -58,8 +58,8 @@ def ppo_footprint(cost: CostModel, variant: str | None) -> Footprint:
     return found
 
 
-def _resting(cost: CostModel, settings: PPOSettings, stage: str) -> dict[str, float]:
-    """The bytes by part that rest on the host in a stage (`phases.resting_roles`)."""
+def _offloaded(cost: CostModel, settings: PPOSettings, stage: str) -> dict[str, float]:
+    """The bytes by part that are on the host in a stage (`phases.role_offloading`)."""
     work, whole, on_base = cost.work, settings.method == "full", settings.critic == "adapter"
     if not cost.settings.model.offload:
         return {}
@@ -71,8 +71,8 @@ def _resting(cost: CostModel, settings: PPOSettings, stage: str) -> dict[str, fl
     return {ADAPTERS: adapters * 4.0 * work.adapter_numbers, BASE: layers * work.layer_bytes}
 
 
-def _without(static: Mapping[str, float], rested: Mapping[str, float]) -> dict[str, float]:
-    return {part: size - rested.get(part, 0.0) for part, size in static.items()}
+def _without(static: Mapping[str, float], offloaded: Mapping[str, float]) -> dict[str, float]:
+    return {part: size - offloaded.get(part, 0.0) for part, size in static.items()}
 
 
 def _mix(cost: CostModel, found: Footprint, static: dict[str, float], settings: PPOSettings) -> None:

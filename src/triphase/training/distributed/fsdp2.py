@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from triphase.errors import RunError
 from triphase.models.sharded_loading import local_part
 from triphase.training.distributed.agreed_needs import FIRST_BLOCK, HERE, LOADS, Rounds, choose
+from triphase.training.distributed.collectives import gather
 from triphase.training.distributed.replicated import ENDED, Replicated
-from triphase.training.distributed.trained_parts import TrainedParts
+from triphase.training.distributed.sharded_weights import ShardedWeights
 from triphase.training.distributed.types import LeadEnded
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Sharded(Replicated):
         self._device = torch.device("cpu")
         self._shards: list[list[DTensor]] = []
         self._blocks: list[nn.Module] = []
-        self._trained = TrainedParts(self.rank, self.world, self._mesh.get_group())
+        self._trained = ShardedWeights(self.rank, self.world, self._mesh.get_group())
         self._over = False
         self._loads = 0
         self._serves_loading: Callable[[Any], None] | None = None
@@ -97,7 +97,7 @@ class Sharded(Replicated):
 
     def own(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
         """See Strategy."""
-        self._trained = TrainedParts(self.rank, self.world, self._mesh.get_group())
+        self._trained = ShardedWeights(self.rank, self.world, self._mesh.get_group())
         return self._trained.own(parameters)
 
     @torch.no_grad()
@@ -183,7 +183,7 @@ class Sharded(Replicated):
     def gather_block(self, whole: Tensor, part: Tensor, group: Any) -> None:
         """Gather the parts of all ranks into ``whole``."""
         with self._answered():
-            dist.all_gather_single(whole, part, group=group)
+            gather(whole, part, group)
 
     def _meet(self) -> None:
         if not self._over:

@@ -1,6 +1,6 @@
-"""Frozen tensors that rest in the host's memory while no pass of a phase reads them.
+"""Frozen tensors that are offloaded to the host's memory while no pass of a phase reads them.
 
-A resting tensor is replaced in its module, so a pass that reads it anyway fails at once: its device is another one.
+An offloaded tensor is replaced in its module, so a pass that reads it anyway fails at once: its device is another one.
 Frozen tensors are copied to the host once, and later only moved back; one that was changed meanwhile is copied again.
 """
 
@@ -24,49 +24,49 @@ class _Copy:
 
     host: Tensor
     device: torch.device
-    awake: Callable[[], Tensor | None]
+    on_device: Callable[[], Tensor | None]
     version: int
 
 
-class Resting:
-    """Tensors that rest and wake together.
+class Offloaded:
+    """Tensors that are offloaded and loaded back together.
 
     Attributes:
-        rests: whether they are on the host now.
+        is_offloaded: whether they are on the host now.
     """
 
     def __init__(self, places: Sequence[Place]) -> None:
         self._places = places
         self._copies: list[_Copy | None] = [None] * len(places)
-        self.rests = False
+        self.is_offloaded = False
 
     @torch.no_grad()
-    def rest(self) -> None:
+    def offload(self) -> None:
         """Replace the tensors by their copies on the host."""
-        if self.rests:
+        if self.is_offloaded:
             return
-        self.rests = True
+        self.is_offloaded = True
         for number, (table, name) in enumerate(self._places):
             tensor, copy = table[name], self._copies[number]
             if tensor is None:
                 continue
-            if copy is None or copy.version != tensor._version or copy.awake() is not tensor:
+            if copy is None or copy.version != tensor._version or copy.on_device() is not tensor:
                 host = to_host(tensor.detach())
                 copy = self._copies[number] = _Copy(host, tensor.device, weakref.ref(tensor), tensor._version)
             table[name] = _in_place_of(tensor, copy.host)
 
     @torch.no_grad()
-    def wake(self) -> None:
+    def reload(self) -> None:
         """Replace the copies by tensors on their device."""
-        if not self.rests:
+        if not self.is_offloaded:
             return
-        self.rests = False
+        self.is_offloaded = False
         for copy, (table, name) in zip(self._copies, self._places, strict=True):
             tensor = table[name]
             if copy is None or tensor is None:
                 continue
             back = table[name] = _in_place_of(tensor, to_device(copy.host, copy.device))
-            copy.awake, copy.version = weakref.ref(back), back._version
+            copy.on_device, copy.version = weakref.ref(back), back._version
 
 
 def _in_place_of(old: Tensor, new: Tensor) -> Tensor:

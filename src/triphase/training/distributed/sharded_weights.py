@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from triphase.training.distributed.collectives import gather, scatter_sum
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 
-class TrainedParts:
-    """The divided weights that an optimizer trains, by their names there."""
+class ShardedWeights:
+    """The sharded weights that an optimizer trains, by their names there."""
 
     def __init__(self, rank: int, world: int, group: Any) -> None:
         """``group`` is that of the ranks."""
@@ -31,7 +32,7 @@ class TrainedParts:
         return name in self._weights
 
     def own(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-        """This rank's rows of each divided weight, in the same memory; others unchanged."""
+        """This rank's rows of each sharded weight, in the same memory; others unchanged."""
         from torch.distributed.tensor import DTensor
 
         found = {}
@@ -42,17 +43,17 @@ class TrainedParts:
                 self._weights[name] = weight, found[name]
         return found
 
-    def sum_gradients(self, blocks: Sequence[nn.Module], used: Callable[[Tensor], None]) -> None:
+    def sum_gradients(self, blocks: Sequence[nn.Module], total: Callable[[Tensor], None]) -> None:
         """Give each rank the rows of the gradients, summed over ranks; a gradient that no rank has stays absent.
 
-        ``used`` sums a tensor over ranks.
+        ``total`` sums a tensor over ranks, in place.
         """
         if not self._weights:
             return
         wholes = {id(each.sharded_param): each._unsharded_param for each in _fsdp_parameters(blocks)}
         names = list(self._weights)
         has = torch.tensor([float(wholes[id(self._weights[name][0])].grad is not None) for name in names])
-        used(has)
+        total(has)
         for name, count in zip(names, has.tolist(), strict=True):
             weight, own = self._weights[name]
             whole, own.grad = wholes[id(weight)], None
@@ -68,12 +69,12 @@ class TrainedParts:
                     each._unsharded_param.grad = None
 
     def whole(self, name: str, own: Tensor) -> Tensor:
-        """A tensor of the shape of a divided weight, of which every rank gives its rows."""
+        """A tensor of the shape of a sharded weight, of which every rank gives its rows."""
         weight, _ = self._weights[name]
         rows, width = -(-len(weight) // self._world), weight.numel() // max(1, len(weight))
         part = nn.functional.pad(own.detach().reshape(-1), (0, rows * width - own.numel()))
         found = part.new_empty(self._world * part.numel())
-        dist.all_gather_single(found, part, group=self._group)
+        gather(found, part, self._group)
         return found[: weight.numel()].view(weight.shape)
 
     def rows(self, name: str, whole: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class TrainedParts:
         if gradient is not None:
             flat[: gradient.numel()] = gradient.reshape(-1)
         found = flat.new_empty(rows * width)
-        dist.reduce_scatter_single(found, flat, group=self._group)
+        scatter_sum(found, flat, self._group)
         return found[: local.numel()]
 
 

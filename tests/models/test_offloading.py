@@ -1,11 +1,11 @@
-"""A tensor that rests is the same afterwards; one that was changed meanwhile is copied again."""
+"""An offloaded tensor is the same afterwards; one that was changed meanwhile is copied again."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from triphase.models import resting
-from triphase.models.resting import Resting, places_of
+from triphase.models import offloading
+from triphase.models.offloading import Offloaded, places_of
 
 
 @pytest.fixture
@@ -20,20 +20,20 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return move
 
-    monkeypatch.setattr(resting, "to_host", moved("host"))
-    monkeypatch.setattr(resting, "to_device", moved("device"))
+    monkeypatch.setattr(offloading, "to_host", moved("host"))
+    monkeypatch.setattr(offloading, "to_device", moved("device"))
     return made
 
 
 def test_a_frozen_tensor_goes_to_the_host_once_and_a_changed_one_again(copies: list[str]) -> None:
     module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).requires_grad_(False)
     names, before = list(module.state_dict()), {name: value.clone() for name, value in module.state_dict().items()}
-    rested = Resting(list(places_of([module])))
+    offloaded = Offloaded(list(places_of([module])))
     for _ in range(3):
-        rested.rest()
-        rested.rest()
-        rested.wake()
-        rested.wake()
+        offloaded.offload()
+        offloaded.offload()
+        offloaded.reload()
+        offloaded.reload()
     count = len(names)
     assert copies.count("host") == count and copies.count("device") == 3 * count
     assert list(module.state_dict()) == names
@@ -41,7 +41,7 @@ def test_a_frozen_tensor_goes_to_the_host_once_and_a_changed_one_again(copies: l
     assert isinstance(module[0].weight, nn.Parameter) and not module[0].weight.requires_grad
     module[0].weight.add_(1.0)
     module[0].bias = nn.Parameter(before["0.bias"] + 2, requires_grad=False)
-    rested.rest()
-    rested.wake()
+    offloaded.offload()
+    offloaded.reload()
     assert copies.count("host") == count + 2
     assert torch.equal(module[0].weight, before["0.weight"] + 1) and torch.equal(module[0].bias, before["0.bias"] + 2)

@@ -1,6 +1,6 @@
-"""Which roles of PPO rest in the host's memory in which stage, if `model.offload` is set.
+"""Which roles of PPO are offloaded to the host's memory in which stage, if `model.offload` is set.
 
-| stage    | what rests beside the adapters that it does not read                          |
+| stage    | what is offloaded beside the adapters that it does not read                   |
 |----------|-------------------------------------------------------------------------------|
 | sampling | with full weights the layers of the frozen base                               |
 | scoring  | nothing: every role is read                                                   |
@@ -11,16 +11,16 @@ with rows that move between processes.
 """
 
 from triphase.models.critics import CRITIC
+from triphase.models.offloading import Offloaded, places_of
 from triphase.models.policies import Policy
-from triphase.models.resting import Resting, places_of
 from triphase.models.roles import POLICY, SharedModel
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Generator
 from triphase.settings.ppo import PPOSettings
 
 
-class RestingRoles:
-    """The adapters and layers that rest while one run of PPO does not read them."""
+class RoleOffloading:
+    """The adapters and layers that are offloaded while one run of PPO does not read them."""
 
     def __init__(self, shared: SharedModel, policy: Policy, settings: PPOSettings, *, ranks: int = 1) -> None:
         self._shared = shared
@@ -31,23 +31,23 @@ class RestingRoles:
             layers = []
         elif settings.method == "lora" or settings.critic == "adapter":
             layers = layers[: shared.backbone.trunk_layers]
-        self._layers = Resting(list(places_of(layers)))
-        self._adapters: dict[str, Resting] = {}
+        self._layers = Offloaded(list(places_of(layers)))
+        self._adapters: dict[str, Offloaded] = {}
 
     def before_sampling(self) -> None:
         """The policy is about to sample."""
         if self._is_on:
-            self._rest_adapters()
+            self._offload_adapters()
             if self._samples_elsewhere:
-                self._layers.rest()
+                self._layers.offload()
             else:
-                self._layers.wake()
+                self._layers.reload()
 
     def before_scoring(self) -> None:
         """Every role is about to be read."""
-        self._layers.wake()
+        self._layers.reload()
         for adapter in self._adapters.values():
-            adapter.wake()
+            adapter.reload()
 
     def before_updates(self, generator: Generator) -> None:
         """Only what is trained is read from here on. A captured step reads the base at fixed addresses: it is
@@ -55,11 +55,11 @@ class RestingRoles:
         if self._is_on:
             if isinstance(generator, LocalGenerator):
                 generator.release()
-            self._rest_adapters()
-            self._layers.rest()
+            self._offload_adapters()
+            self._layers.offload()
 
-    def _rest_adapters(self) -> None:
+    def _offload_adapters(self) -> None:
         adapters = self._shared.adapters
         for name in adapters.names:
             if name not in (POLICY, CRITIC):
-                self._adapters.setdefault(name, Resting(adapters.places(name))).rest()
+                self._adapters.setdefault(name, Offloaded(adapters.places(name))).offload()
