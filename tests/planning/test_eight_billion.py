@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from tests.planning.llama import llama_8b
 from torch import Tensor
-from transformers import AutoConfig
 
 from triphase.footprints.cost import CostModel
 from triphase.footprints.moments import ADAPTERS, BASE, Moment
@@ -34,16 +34,7 @@ class OfTheSizeOfNF4:
 @pytest.mark.slow  # layers of that size are traced, which takes seconds
 def test_every_phase_fits_24_gb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantization, "_packing_of", lambda kind: OfTheSizeOfNF4())
-    config = AutoConfig.for_model(
-        "llama",
-        hidden_size=4096,
-        intermediate_size=14336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        vocab_size=128256,
-        tie_word_embeddings=False,
-    )
+    config = llama_8b()
     adapters = {"layers": 11}
     plain = RunSettings.model_validate(
         {"name": "q", "model": {"name": "x", "quantization": "nf4"}, "data": {}, "adapters": adapters}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.devices.steps import STEPS, ppo_phase, shared_on
 from tests.gpu.test_cuda import resumed, state_of
+from tests.planning.llama import llama_8b
 from tests.resolved import resolved_yaml
 from tests.small import Lines
 from torch import nn
@@ -82,18 +83,7 @@ def test_the_tiny_pipeline_learns_and_exports(kind: str, tmp_path: Path, capsys:
 
 def planned(kind: str | None, *, offload: bool = False) -> dict[str, float]:
     """Peak bytes of each phase of an 8 B decoder (Llama 3's shape) with the top third adapted, on a card."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.for_model(
-        "llama",
-        hidden_size=4096,
-        intermediate_size=14336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        vocab_size=128256,
-        tie_word_embeddings=False,
-    )
+    config = llama_8b()
     adapters = AdapterSettings(layers=11)
     values: dict[str, Any] = {"name": "q", "model": {"name": "x", "quantization": kind, "offload": offload}, "data": {}}
     settings = RunSettings.model_validate(values).model_copy(update={"adapters": adapters})

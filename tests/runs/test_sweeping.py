@@ -15,6 +15,8 @@ from tests.runs.small_run import do, files_of, ppo_alone, settings, write_data
 from triphase.cli.main import main
 from triphase.errors import RunError
 from triphase.reports.run_list import line_of
+from triphase.reports.study_page import FILE_NAME as STUDY_PAGE
+from triphase.reports.sweep_page import FILE_NAME as SWEEP_PAGE
 from triphase.reports.sweep_page import sweep_page
 from triphase.runs import pipeline
 from triphase.runs.locking import locked
@@ -67,10 +69,13 @@ def test_a_grid(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert files_of(directory, "*/**/*") == before
 
 
-def test_a_report_of_a_sweep_names_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "sweep.html").touch()
+@pytest.mark.parametrize("page", [SWEEP_PAGE, STUDY_PAGE])
+def test_a_report_of_several_runs_names_their_page(
+    page: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / page).touch()
     assert main(["report", str(tmp_path)]) == 2
-    told = f"{tmp_path}: has several runs, which {tmp_path}/sweep.html compares; give one of them"
+    told = f"{tmp_path}: has several runs, which {tmp_path}/{page} compares; give one of them"
     assert told in capsys.readouterr().err
 
 

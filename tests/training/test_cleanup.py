@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from triphase.errors import RunError
+from triphase.training import cleanup
 from triphase.training.artifacts import write
 from triphase.training.checkpoint import load_checkpoint, load_latest, newest_whole, save_checkpoint
 from triphase.training.checkpoint_places import kept_steps
@@ -108,36 +110,40 @@ def test_settled_twice_is_settled_once(tmp_path: Path) -> None:
     assert once == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in parent.rglob("*") if path.is_file()}
 
 
+def settled_unless_killed(parent: Path, final: Path, operations: int, *, keep_best: int) -> bool:
+    """Whether `settle` ended within this number of operations on files; the process is killed before the next."""
+
+    class Killed(BaseException):
+        pass
+
+    left = iter(range(operations))
+
+    def limited(whole: Callable[..., object]) -> Callable[..., object]:
+        def operation(*given: object, **more: object) -> object:
+            if next(left, None) is None:
+                raise Killed
+            return whole(*given, **more)
+
+        return operation
+
+    names = ("write_atomically", "remove_directory", "_linked", "_remove")
+    with mock.patch.multiple(cleanup, **{name: limited(getattr(cleanup, name)) for name in names}):
+        try:
+            settle(parent, final, keep=2, keep_best=keep_best)
+        except Killed:
+            return False
+    return True
+
+
 def test_a_process_that_ends_anywhere_leaves_whole_checkpoints_and_the_same_end(tmp_path: Path) -> None:
     parent, final = finished(tmp_path / "calm")
     settle(parent, final, keep=2, keep_best=1)
     calm = {path.relative_to(parent): path.read_bytes() for path in parent.rglob("*") if path.is_file()}
 
-    class Killed(BaseException):
-        pass
-
     for ending in range(40):
         folder = tmp_path / f"killed-{ending}"
         parent, final = finished(folder)
-        left = iter(range(ending))
-
-        def at(whole, left=left):  # type: ignore[no-untyped-def]
-            def operation(*given, **more):  # type: ignore[no-untyped-def]
-                if next(left, None) is None:
-                    raise Killed
-                return whole(*given, **more)
-
-            return operation
-
-        names = ("write_atomically", "remove_directory", "_linked", "_remove")
-        base = "triphase.training.cleanup"
-        wrapped = {name: at(getattr(__import__(base, fromlist=["x"]), name)) for name in names}
-        try:
-            with mock.patch.multiple(base, **wrapped):
-                settle(parent, final, keep=2, keep_best=1)
-            ended = True
-        except Killed:
-            ended = False
+        ended = settled_unless_killed(parent, final, ending, keep_best=1)
         steps = kept_steps(parent)
         assert [find_damage(parent / f"{step:06d}") for step in steps] == [None] * len(steps)
         assert bits(load_checkpoint(parent, 5).tensors) == bits(tensors(5)) and newest_whole(parent) == 5
@@ -150,9 +156,6 @@ def test_a_process_that_ends_anywhere_leaves_whole_checkpoints_and_the_same_end(
 
 
 def test_a_process_that_ends_anywhere_after_an_extension_leaves_whole_checkpoints(tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
     def extended(folder: Path) -> tuple[Path, Path]:
         """The checkpoint that was the last shares its weights with what the phase left then."""
         from safetensors.torch import save
@@ -169,27 +172,9 @@ def test_a_process_that_ends_anywhere_after_an_extension_leaves_whole_checkpoint
     def is_whole(parent: Path) -> bool:
         return all(find_damage(parent / f"{step:06d}") is None for step in kept_steps(parent))
 
-    base = "triphase.training.cleanup"
-    names = ("write_atomically", "_linked", "_remove")
     for ending in range(40):
         parent, final = extended(tmp_path / f"killed-{ending}")
-        left = iter(range(ending))
-
-        def at(whole, left=left):  # type: ignore[no-untyped-def]
-            def operation(*given, **more):  # type: ignore[no-untyped-def]
-                if next(left, None) is None:
-                    raise Killed
-                return whole(*given, **more)
-
-            return operation
-
-        wrapped = {name: at(getattr(__import__(base, fromlist=["x"]), name)) for name in names}
-        try:
-            with mock.patch.multiple(base, **wrapped):
-                settle(parent, final, keep=2, keep_best=0)
-            ended = True
-        except Killed:
-            ended = False
+        ended = settled_unless_killed(parent, final, ending, keep_best=0)
         assert is_whole(parent)
         settle(parent, final, keep=2, keep_best=0)
         assert is_whole(parent) and kept_steps(parent) == [2, 3]

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from triphase.cli import deferred
 from triphase.cli.arguments import Checkpoint
-from triphase.errors import DataError, SettingsError, TriphaseError
+from triphase.errors import DataError, SettingsError
 from triphase.records.visible import visible
 from triphase.runs.best_checkpoint import step_of
 from triphase.settings.loading import RUN_CONFIG, load_settings
@@ -22,10 +22,9 @@ from triphase.settings.phase_names import PPO, SFT
 from triphase.training.artifacts import has_left
 
 if TYPE_CHECKING:
-    from triphase.runs.conversation import Conversation, Talk
+    from triphase.runs.conversation import Conversation
 
 _STYLES = ("green", "cyan")
-_SETTING = "model.name: "
 _HOTTEST, _MOST_TOKENS = 100.0, 1 << 16
 
 
@@ -56,27 +55,15 @@ def chat(
     sides = [(model, policy, step)]
     if against is not None:
         sides.append((model, against, None) if _is_policy(model, against) else (_model(model, against), None, None))
-    how = deferred.Talk(max_tokens, temperature, system)
     opened = [
-        _opened(place, at, name, how, option)
-        for (place, name, at), option in zip(sides, ("", "--against "), strict=False)
+        deferred.conversation_with(place, at, name, deferred.Talk(max_tokens, temperature, system))
+        for place, name, at in sides
     ]
     run = Path(model)
     if policy is None and checkpoint is None and os.path.isfile(run / RUN_CONFIG) and not has_left(run, PPO):
         said = f"note: PPO of {model} is not finished; chatting with the policy that it starts from"
         print(visible(said), file=sys.stderr)
     talk(opened, [_title(*side) for side in sides])
-
-
-def _opened(place: str, at: int | None, name: str | None, how: "Talk", option: str) -> "Conversation":
-    """One side; an error names what was given for it, not the setting of a run."""
-    try:
-        return deferred.conversation_with(place, at, name, how)
-    except TriphaseError as error:
-        text = str(error)
-        if not text.startswith(_SETTING) or os.path.isfile(Path(place) / RUN_CONFIG):
-            raise
-        raise type(error)(f"{option}{text.removeprefix(_SETTING)}") from None
 
 
 def talk(

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from triphase.datacheck.model_names import place_of
-from triphase.errors import RunError
+from triphase.errors import RunError, TriphaseError
 from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, SharedModel
 from triphase.monitoring.progress import SilentProgress
@@ -104,4 +104,8 @@ def open_any(
     if policy is not None:
         raise RunError(f"--policy {policy}: {model} is not a run directory; only a run has several policies")
     of_model = ModelSettings(name=model)
-    return SharedModel(load_model(of_model, place_of), AdapterSettings(layers="all"), seed=0), None, of_model.max_length
+    try:
+        loaded = load_model(of_model, place_of)
+    except TriphaseError as error:  # the model was named by itself, and not in a setting
+        raise type(error)(str(error).removeprefix("model.name: ")) from None
+    return SharedModel(loaded, AdapterSettings(layers="all"), seed=0), None, of_model.max_length
