@@ -196,6 +196,17 @@ def test_tensors_hold_parameters_and_moments_and_go_on_to_the_same_bits() -> Non
     assert all(torch.equal(tensor, expected[name]) for name, tensor in trained(4, fresh).tensors().items())
 
 
+def test_offloaded_moments_of_a_parameter_without_a_gradient_are_absent_and_stay_so() -> None:
+    """A checkpoint in between looks at the state of every parameter."""
+    used, unused = parameter(1.0), parameter(2.0)
+    subject = Updater({"a": used, "b": unused}, {}, settings(), total_steps=10, offload=True)
+    for _ in range(2):
+        used.grad = torch.tensor([0.5])
+        subject.step()
+        assert not any(name.endswith(".b") for name in subject.tensors() if name.startswith("exp_avg"))
+    assert subject.step_count == 2 and unused.tolist() == [2.0]
+
+
 def test_without_moments_the_optimizer_begins_anew() -> None:
     subject = updater(parameter(1.0))
     start = {name: tensor.clone() for name, tensor in subject.tensors().items()}

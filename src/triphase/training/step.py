@@ -130,7 +130,8 @@ class Updater:
     def _move_moments(self, moved: Callable[[Tensor, Tensor], Tensor]) -> None:
         for parameter, state in self._optimizer.state.items():
             for moment in _MOMENTS:
-                state[moment] = moved(state[moment], parameter)
+                if moment in state:  # a parameter without a gradient has none
+                    state[moment] = moved(state[moment], parameter)
 
     def skip_step(self, nonfinite: Sequence[str], norm: float = math.nan, *, advice: str = _ADVICE) -> StepResult:
         """Count a step and change nothing, because something was not finite; ``advice`` names the cause and the remedy.
