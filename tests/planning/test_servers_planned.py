@@ -36,7 +36,7 @@ def test_on_a_cpu_each_server_has_the_base_its_cache_and_its_processes(
     plan = make_plan(chosen(folder, servers=2, evaluation=True), 0.0)
     phases = {each.phase: each for each in plan.phases}
     servers = {name: each.peak.parts[SERVERS] for name, each in phases.items()}
-    expected = 2 * (BASE_BYTES + 3e9 + PROCESSES)
+    expected = 2 * (BASE_BYTES + 3 * 2**30 + PROCESSES)
     assert servers == {"sft": 0, "sampling": 0, "reward": 0, "ppo": expected, "evaluation": expected}
     assert phases["ppo"].remedies[0] == ("rollouts.servers: 1", pytest.approx(expected / 2))
     assert any("2 servers on this machine take about 9.20 GB in all" in note for note in plan.notes)

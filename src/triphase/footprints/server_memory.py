@@ -8,15 +8,16 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from triphase.rollouts.serving import cpu_cache_gb
+from triphase.rollouts.serving import cpu_cache_bytes
 from triphase.settings.schema import RunSettings
 from triphase.settings.services import RolloutSettings
 
 if TYPE_CHECKING:
     from triphase.footprints.work import Work
 
-PROCESSES = 1.6e9
-"""Memory of a server's processes on a CPU besides weights and cache: vLLM 0.32 with a tiny model."""
+PROCESSES = 1.97e9
+"""Memory of a server's processes on a CPU besides weights and cache: vLLM 0.32 with SmolLM2-135M in float32 (0.54 GB) and
+a cache of 2 GiB takes 4.66 GB in all, shared pages counted once."""
 _SHARE, _SHARE_FLAG = 0.92, "--gpu-memory-utilization"
 """vLLM's default share of a card."""
 
@@ -30,7 +31,7 @@ def server_bytes(settings: RunSettings, work: "Work", *, card: float | None = No
     if not rollouts.servers:
         return 0.0
     if card is None:
-        return rollouts.servers * (work.base_bytes + cpu_cache_gb() * 1e9 + PROCESSES)
+        return rollouts.servers * (work.base_bytes + cpu_cache_bytes() + PROCESSES)
     return _most_on_a_card(rollouts, ranks) * _share(rollouts) * card
 
 

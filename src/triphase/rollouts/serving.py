@@ -20,7 +20,7 @@ SERVER_ENVIRONMENT = {
 }
 _OF_THIS_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 _CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE"
-_CPU_CACHE_GB = 2.0
+_CPU_CACHE_GIB = 2.0
 _LOOK = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
 _LOOK_SECONDS = 60
 
@@ -58,16 +58,16 @@ def server_command(settings: RunSettings, base: Base, host: str, port: int) -> l
 def server_environment(settings: RolloutSettings, *, on_cpu: bool) -> dict[str, str]:
     """This process's environment with the variables that a server needs, and without those of this Python alone."""
     kept = {name: value for name, value in os.environ.items() if settings.python is None or name not in _OF_THIS_PYTHON}
-    cache = {_CPU_CACHE: f"{_CPU_CACHE_GB:g}"} if on_cpu and _CPU_CACHE not in kept else {}
+    cache = {_CPU_CACHE: f"{_CPU_CACHE_GIB:g}"} if on_cpu and _CPU_CACHE not in kept else {}
     return {**kept, **SERVER_ENVIRONMENT, **cache}
 
 
-def cpu_cache_gb() -> float:
-    """The cache of a server on a CPU, in GB: that of the environment, or the default of a run."""
+def cpu_cache_bytes() -> float:
+    """The cache of a server on a CPU: that of the environment, in GiB, or the default of a run."""
     try:
-        return float(os.environ[_CPU_CACHE])
+        return float(os.environ[_CPU_CACHE]) * 2**30
     except (KeyError, ValueError):
-        return _CPU_CACHE_GB
+        return _CPU_CACHE_GIB * 2**30
 
 
 def python_of(settings: RolloutSettings) -> str:
