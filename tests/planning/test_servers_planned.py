@@ -39,7 +39,7 @@ def test_on_a_cpu_each_server_has_the_base_its_cache_and_its_processes(
     expected = 2 * (BASE_BYTES + 3 * 2**30 + PROCESSES)
     assert servers == {"sft": 0, "sampling": 0, "reward": 0, "ppo": expected, "evaluation": expected}
     assert phases["ppo"].remedies[0] == ("rollouts.servers: 1", pytest.approx(expected / 2))
-    assert any("2 servers on this machine take about 9.20 GB in all" in note for note in plan.notes)
+    assert any("2 servers on this machine take about 10.38 GB in all" in note for note in plan.notes)
     # What servers sample needs no cache here; what this process samples does.
     caches = {name: max(moment.parts.get(CACHE, 0.0) for moment in each.moments) for name, each in phases.items()}
     assert caches["ppo"] == caches["evaluation"] == 0 < caches["sampling"]

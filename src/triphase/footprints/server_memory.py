@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from triphase.footprints.work import Work
 
 PROCESSES = 1.97e9
-"""Memory of a server's processes on a CPU besides weights and cache: vLLM 0.32 with SmolLM2-135M in float32 (0.54 GB) and
-a cache of 2 GiB takes 4.66 GB in all, shared pages counted once."""
+"""Memory of a server's processes on a CPU besides weights and cache: vLLM 0.32 with SmolLM2-135M in float32 (0.54 GB)
+and a cache of 2 GiB takes 4.66 GB in all, shared pages counted once."""
 _SHARE, _SHARE_FLAG = 0.92, "--gpu-memory-utilization"
 """vLLM's default share of a card."""
 
