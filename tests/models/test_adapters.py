@@ -208,3 +208,35 @@ def test_after_an_error_inside_a_role_the_bare_base_is_back() -> None:
     with pytest.raises(RuntimeError), shared.role(POLICY):
         raise RuntimeError
     assert torch.equal(hidden(shared, None), random_model().model(input_ids=BATCH.input_ids).last_hidden_state)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("with_input", [False, True])
+@pytest.mark.parametrize("shape", [(4, 7), (2, 3, 7), (2, 0, 7)])
+def test_gradients_of_a_layer_are_autograds_in_float64(bias: bool, with_input: bool, shape: tuple[int, ...]) -> None:
+    layer = LoraLinear(torch.nn.Linear(7, 5, bias=bias).requires_grad_(False), rank=3, alpha=5.1)
+    layer.add("x", torch.Generator().manual_seed(0), torch.device("cpu"))
+    layer.active = "x"
+    a, b = (each["x"].requires_grad_() for each in (layer.lora_a, layer.lora_b))
+    with torch.no_grad():
+        b.normal_(generator=torch.Generator().manual_seed(1))
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(2)).requires_grad_(with_input)
+    given = [a, b, *([x] if with_input else [])]
+    wide = x.double(), layer.base.weight.double(), a.double(), b.double()
+    expected = wide[0] @ wide[1].T + 1.7 * (wide[0] @ wide[2].T) @ wide[3].T
+    expected = expected if layer.base.bias is None else expected + layer.base.bias.double()
+    found, g = layer(x), torch.arange(1.0, expected.numel() + 1).view(expected.shape)
+    assert torch.allclose(found.double(), expected, atol=1e-5)
+    pairs = zip(*(torch.autograd.grad(y, given, g.to(y.dtype)) for y in (found, expected)), strict=True)
+    assert all(torch.allclose(mine, wanted, rtol=1e-4, atol=1e-4) for mine, wanted in pairs)
+
+
+def test_second_derivatives_of_a_layer_are_refused_instead_of_wrong() -> None:
+    layer = LoraLinear(torch.nn.Linear(2, 2).requires_grad_(False), rank=1, alpha=1.0)
+    layer.add("x", torch.Generator(), torch.device("cpu"))
+    layer.active = "x"
+    layer.lora_a["x"].requires_grad_()
+    x = torch.ones(1, 2, requires_grad=True)
+    (slope,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()

@@ -373,3 +373,12 @@ def test_a_plain_head_is_not_touched() -> None:
         for logit_map in (objectives.LogitMap(), objectives.LogitMap(scale=1.0, cap=None))
     )
     assert torch.equal(plainly.logprobs, through.logprobs)
+
+
+def test_second_derivatives_through_a_frozen_head_are_refused_instead_of_wrong() -> None:
+    hidden, weight = torch.ones(2, 3, requires_grad=True), torch.arange(12.0).view(4, 3)
+    targets, options = torch.tensor([0, 3]), {"temperature": 1.0, "chunk_size": 2, "with_entropy": False}
+    found = objectives.response_logprobs(hidden, weight, targets, **options)
+    (slope,) = torch.autograd.grad(found.logprobs.square().sum(), hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()

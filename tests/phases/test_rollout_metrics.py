@@ -62,6 +62,40 @@ def test_a_rollout_by_hand() -> None:
     assert found == pytest.approx({f"ppo/{name}": value for name, value in expected.items()})
 
 
+def test_an_uneven_rollout_by_hand() -> None:
+    """Three responses of 1, 3 and 4 tokens, the first two to one prompt: no two ways to divide or pair are equal."""
+    mask = torch.arange(4) < torch.tensor([[1], [3], [4]])
+    scores, golds, witness = (1.0, 4.0, 0.0), (4.0, 2.0, 9.0), (5.0, 3.0, 7.0)
+    zeros = torch.zeros(3, 4)
+    experience = Experience(
+        batch=SimpleNamespace(response_mask=mask, response_lengths=mask.sum(1)),  # type: ignore[arg-type]
+        boundary=zeros,
+        minibatches=[],
+        scores=torch.tensor(scores),
+        values=None,
+        logprobs=torch.tensor([[1.0, 9, 9, 9], [1, 1, 0, 9], [0, 3, 1, -1]]),
+        reference_logprobs=zeros,
+        entropy=zeros,
+        scored=Scores(scores, monitors={"witness_score": witness}),
+    )
+    prompts = [Prompt(name, (Message("user", "x"),)) for name in "ppq"]
+    told = zip(prompts, scores, golds, (1.0, 2.0, 3.0), (1, 3, 4), strict=True)
+    samples = [Excerpt(prompt, "", True, score, gold, moved, tokens) for prompt, score, gold, moved, tokens in told]
+    advantages: Any = SimpleNamespace(returns=zeros)
+    found = figures_of(experience, advantages, samples)
+    # Distances from the mean, times three: lengths -5, 1, 4; scores -2, 7, -5; golds -3, -9, 12; witness 0, -6, 6.
+    expected = {
+        "reference_kl": 6 / 3,
+        "reference_kl_per_token": 6 / 8,
+        "length_score_correlation": -3 / math.sqrt(42 * 78),
+        "length_gold_correlation": 54 / math.sqrt(42 * 234),
+        "length_score_correlation_within": 1.0,  # -1, 1, 0 and -3/2, 3/2, 0
+        "witness_score_correlation": -72 / math.sqrt(72 * 78),
+        "mean_length": 8 / 3,
+    }
+    assert {name: found[f"ppo/{name}"] for name in expected} == pytest.approx(expected)
+
+
 def test_means_leave_out_what_is_not_finite_and_keep_maxima() -> None:
     means = Means()
     means.add({"loss": 1.0, "ratio_max": 1.5, "norm": math.inf})

@@ -55,6 +55,7 @@ def test_on_a_cpu_each_server_has_the_base_its_cache_and_its_processes(
         ({"servers": 1}, 1, 0.92, "each server takes 0.92 of its card"),
         ({"servers": 2, "arguments": ["--gpu-memory-utilization=0.3"]}, 2, 0.6, "all 2 48.00 GB of a card"),
         ({"servers": 2, "arguments": ["--gpu-memory-utilization", "0.25"], "devices": ["1", "2,3"]}, 2, 0.25, "0.25"),
+        ({"servers": 3, "arguments": ["--gpu_memory_utilization=0.25"], "devices": ["0", "1,2", "1"]}, 2, 0.5, "0.25"),
         ({"servers": 2, "devices": ["1", "2"]}, 1, 0, "2 servers run on cards of their own"),
     ],
 )

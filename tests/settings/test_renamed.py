@@ -119,6 +119,23 @@ def test_the_limit_of_scores_is_told_as_their_clip(tmp_path: Path, caplog: pytes
         "variants.b.score_limit is now variants.b.score_clip: only the name changed",
     ]
     assert settings_from_text(BASE, {"ppo.score-limit": "2"}).ppo.score_clip == 2.0
+    for given, message in (
+        (
+            {"ppo.score-limit": "2", "ppo.score-clip": "3"},
+            r"^--ppo\.score-limit: score_limit is the old name of score_clip, given as --ppo\.score-clip; give score_clip",
+        ),
+        (
+            {"arms.b.score-limit": "2", "variants.b.score-clip": "3"},
+            r"^--arms\.b\.score-limit: .* --variants\.b\.score-clip",
+        ),
+        (
+            {"arms.b.epochs": "2", "variants.b.epochs": "3"},
+            r"^--variants\.b\.epochs: is given twice, also as --arms\.b\.epochs",
+        ),
+        ({"ppo.score-limit": "-1"}, r"^--ppo\.score-limit: -1 is not allowed"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            settings_from_text(text, given)
     # A run directory of before is compared with the settings that it was started with.
     before = settings.model_dump(mode="json")
     before["arms"] = {"b": {"score_limit": before.pop("variants")["b"]["score_clip"]}}

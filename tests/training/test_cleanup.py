@@ -76,6 +76,9 @@ def test_earlier_weights_are_stored_as_a_difference_without_loss(tmp_path: Path)
         stored = packed(other, base)
         assert bits({"w": unpacked(stored, base).view(torch.uint8)}) == bits({"w": other.view(torch.uint8)})
     assert packed(near * (1 + 1e-3), near).numel() < 0.85 * 4 * SIZE  # what makes it worth while
+    for shape in ((0, 3), ()):
+        some = torch.rand(shape, generator=draw)
+        assert torch.equal(unpacked(packed(some, some + 1), some + 1), some)
     moment = torch.rand(SIZE, generator=draw) ** 8
     assert torch.equal(unpacked(packed(moment, torch.zeros(SIZE)), torch.zeros(SIZE)), moment)
     with pytest.raises(RunError, match=r"have 20000 bytes, not 40000; remove this checkpoint"):
@@ -188,10 +191,13 @@ def test_a_process_that_ends_anywhere_after_an_extension_leaves_whole_checkpoint
 
 def test_what_stands_beside_the_trained_weights_stays_with_them(tmp_path: Path) -> None:
     parent, final = finished(tmp_path)
-    beside = {"untrained.copy": torch.full((SIZE,), 4.0)}
-    save_checkpoint(parent, 4, tensors(4) | beside, {"position": 4, "scores": {}, "values": {}}, keep=9)
+    for step in (4, 5):
+        beside = {f"untrained.{name}": torch.full((SIZE,), step + 0.5) for name in ("copy", "a")}  # one as a weight
+        save_checkpoint(parent, step, tensors(step) | beside, {"position": step, "scores": {}, "values": {}}, keep=9)
     settle(parent, final, keep=2, keep_best=0)
-    assert bits(load_checkpoint(parent, 4).tensors)["untrained.copy"] == bits(beside)["untrained.copy"]
+    for step in (4, 5):
+        found = load_checkpoint(parent, step).tensors
+        assert all(found[f"untrained.{name}"].eq(step + 0.5).all() for name in ("copy", "a"))
 
 
 def test_without_links_the_last_stays_as_it_is(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from triphase.models.quantization import QuantizedLinear
 
@@ -101,6 +102,7 @@ class _Updated(torch.autograd.Function):
         return nn.functional.linear(x, weight, bias).addmm_(low, up.t())
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, narrow, up, low = ctx.saved_tensors
         g = gradients[0]

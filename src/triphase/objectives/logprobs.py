@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from triphase.objectives.logits import PLAIN, LogitMap, entropy, token_logprobs
@@ -181,6 +182,7 @@ class _FrozenHead(torch.autograd.Function):
         return parts.logprobs, parts.entropy
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         terms = [
             gradient[:, None] * derivative

@@ -128,6 +128,8 @@ def _override(values: dict[str, Any], name: str, text: str, places: _Places) -> 
     path = normalized(tuple(int(key) if key.isdecimal() else key for key in name.split(".")))
     if "" in path:
         raise SettingsError(f"{flag}: not the name of a setting; use for example --ppo.kl-coefficient")
+    if other := places.flags.get(path):
+        raise SettingsError(f"{flag}: is given twice, also as {other}; give one of them")
     target: Any = values
     for key in path[:-1]:
         target = _inside(target, key, flag)
@@ -167,6 +169,11 @@ def _rename_old(values: dict[str, Any], places: _Places, *, over: bool = False, 
             continue
         if not quiet:
             note_old_names(_dotted(path), section)
+        for key, new in old.items():
+            if flag := places.flags.get((*path, key)):
+                if other := places.flags.get((*path, new)):
+                    raise SettingsError(f"{flag}: {key} is the old name of {new}, given as {other}; give {new} alone")
+                places.flags[*path, new] = flag  # the value is refused under the name that was typed
         try:
             kept = {
                 key: value

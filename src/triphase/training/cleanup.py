@@ -158,7 +158,8 @@ def _moments(
     rest: Mapping[str, Tensor], shared: Mapping[str, object], tensors: Mapping[str, Tensor]
 ) -> list[tuple[str, Tensor]]:
     """The moments of shared weights, of the same shape and dtype, if they are worth the time of compressing them."""
-    found = [(name, value) for name, value in rest.items() if _weight_of(name) in shared]
+    found = [(name, value) for name, value in rest.items() if not name.startswith(UNTRAINED)]
+    found = [(name, value) for name, value in found if _weight_of(name) in shared]
     alike = [(name, value) for name, value in found if _are_alike(value, tensors[_weight_of(name)])]
     return alike if sum(value.nbytes for _, value in alike) <= _MOST_PACKED else []
 

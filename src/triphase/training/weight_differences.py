@@ -36,8 +36,9 @@ def unpacked(stored: Tensor, base: Tensor) -> Tensor:
     if len(content) != size:
         raise RunError(f"stored weights have {len(content)} bytes, not {size}; remove this checkpoint")
     planes = numpy.frombuffer(content, dtype=numpy.uint8).reshape(base.element_size(), -1)
-    whole = numpy.ascontiguousarray(planes.T).reshape(-1) ^ _bytes(base)
-    return torch.from_numpy(whole).view(base.dtype).reshape(base.shape)
+    whole = torch.empty(base.shape, dtype=base.dtype)
+    _bytes(whole)[:] = planes.T.reshape(-1) ^ _bytes(base)
+    return whole
 
 
 def _bytes(tensor: Tensor) -> "numpy.ndarray[tuple[int], numpy.dtype[numpy.uint8]]":
