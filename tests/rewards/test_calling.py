@@ -102,7 +102,7 @@ def test_a_function_stands_in_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("absent.py:score", None, "the file {place} does not exist; give its path relative to the settings file"),
+        ("absent.py:score", None, "the file {place} does not exist; give its path from the directory of the"),
         ("r.py:scroe", "def score(): ...", "scroe is not in it; did you mean score?"),
         ("r.py:score", "import no_such_thing", "module no_such_thing cannot be found; install its package, or put"),
         ("r.py:score", "score = 3", "score is not a function; choose a function of {place}"),

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.runs.small_run import do, files_of, ppo_alone, settings, write_data
 
 from triphase.cli.main import main
@@ -284,3 +285,39 @@ def test_what_a_branch_shares_is_found_where_an_extension_has_set_it_aside(tmp_p
     shutil.rmtree(run / "ppo/final-before-1")
     with pytest.raises(RunError, match=r"ppo/final, which .*other shares, has changed"):
         require_shared(other)
+
+
+def test_paths_on_the_command_line_of_a_run_start_at_the_working_directory(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a directory there is called like a hub id in the settings of the run."""
+    here = tmp_path / "here"
+    (here / "org" / "model").mkdir(parents=True)
+    kept = load_settings(run)
+    (here / "new.jsonl").write_text(Path(kept.data.prompts[0].path).read_text())
+    (here / "r.py").write_text("def score(prompts, responses): return [0.0] * len(responses)\n")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["settings"]["reward"]["from"] = None
+    config["settings"]["model"]["adapter"] = "org/model"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(here)
+    over = {"data.prompts.0.path": "new.jsonl", "ppo.scorer.function": "r.py:score"}
+    found = load_settings(run, over)
+    assert found.data.prompts[0].path == str(here / "new.jsonl") and found.model.adapter == "org/model"
+    assert found.ppo.scorer.function == f"{here}/r.py:score"
+    assert found.data.preferences == kept.data.preferences and found.data.demonstrations == kept.data.demonstrations
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--data.prompts.0.path", "absent.jsonl"), "absent.jsonl: there is no such file"),
+        (("--ppo.scorer.function", "absent.py:score"), "ppo.scorer.function: "),
+    ],
+)
+def test_a_branch_with_an_absent_file_is_refused_before_it_exists(
+    words: tuple[str, str], told: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, "branch", str(run), "next", *words)
+    assert told in line and str(Path.cwd()) in line, line
+    assert not (run.parent / "next").exists()

@@ -213,6 +213,12 @@ def test_a_mistake_in_the_file_is_one_line_with_its_place(text: str, message: st
         ("ppp.x", "1", "--ppp.x: unknown setting; did you mean ppo?"),
         ("name.x", "1", "--name.x: unknown setting; there is nothing below the value my"),
         ("data.prompts.3.path", "x", "--data.prompts.3.path: there is no element 3; the list has 1, counted from 0"),
+        (
+            "data.preferences.0.path",
+            "x",
+            "--data.preferences.0.path: data.preferences has no elements; give all of them at once, for example "
+            "--data.preferences '[{...}]'",
+        ),
         ("ppo.epochs", "true", "--ppo.epochs: true is not allowed; it must be a whole number above 0"),
         ("ppo.kl-coefficient", "nan", "--ppo.kl-coefficient: nan is not allowed; it must be a number from 0 to 1e+15"),
         ("ppo.kl-coefficient", "inf", "--ppo.kl-coefficient: inf is not allowed; it must be a number from 0 to 1e+15"),

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -22,13 +23,10 @@ def imported(name: str, setting: str) -> Callable[..., Any]:
     Raises:
         SettingsError: there is no such file, module or function, or importing the module raises.
     """
+    require_file(name, setting)
     place, attribute = parts_of(name)
     try:
         module = _from_file(Path(place)) if is_file(place) else importlib.import_module(place)
-    except FileNotFoundError:
-        raise SettingsError(
-            f"{setting}: {name}: the file {place} does not exist; give its path relative to the settings file"
-        ) from None
     except ModuleNotFoundError as error:
         remedy = "put its file next to it" if is_file(place) else "add its folder to PYTHONPATH"
         raise SettingsError(
@@ -44,6 +42,20 @@ def imported(name: str, setting: str) -> Callable[..., Any]:
     if not callable(function):
         raise SettingsError(f"{setting}: {name}: {attribute} is not a function; choose a function of {place}")
     return function
+
+
+def require_file(name: str, setting: str) -> None:
+    """Require the file of a function, if it names one; a module is only found by importing it.
+
+    Raises:
+        SettingsError: there is no such file.
+    """
+    place, _ = parts_of(name)
+    if is_file(place) and not os.path.exists(place):  # False for a name that is too long
+        raise SettingsError(
+            f"{setting}: {name}: the file {place} does not exist; give its path from the directory of the settings "
+            "file, or on the command line for a run from the working directory"
+        )
 
 
 def parts_of(name: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from triphase.records.files import read_json_lines as rows_of
 from triphase.rewards.judge import FILE as GRADES
 from triphase.rewards.weighted import FOLDER as UNITS
 from triphase.runs.base_dtype import kept_dtype
-from triphase.runs.data_files import changed_files, fingerprints_of
+from triphase.runs.data_files import changed_files, fingerprints_of, require_new_files
 from triphase.runs.dependence import EVALUATION, LABELING, REWARD, SAMPLING, SFT
 from triphase.runs.impact import followed, impact, phases_of, ranks_by_people, require_ppo
 from triphase.runs.locking import locked
@@ -60,6 +60,7 @@ def make_branch(run: Path, settings: RunSettings, again: Collection[str] = ()) -
 
     Raises:
         RunError: the run is in progress, what would be shared is damaged, or the name of the branch is taken.
+        DataError, SettingsError: a file that only the branch names does not exist.
     """
     target = expanded(settings.output) / settings.name
     with locked(run, "a run cannot be branched while a process is working on it: wait for it, or stop it"):
@@ -67,6 +68,7 @@ def make_branch(run: Path, settings: RunSettings, again: Collection[str] = ()) -
             raise RunError(f"{target} already exists; choose another name for the branch")
         require_shared(run)
         config, old = read_config(run / RUN_CONFIG), load_settings(run)
+        require_new_files(old, settings)
         _require_phases(again, settings)
         if has_left(run, PPO):
             require_ppo(run, settings)

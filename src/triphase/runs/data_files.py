@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from triphase.records.files import fingerprint
+from triphase.records.paths import data_files, is_file_name
 from triphase.records.source_rows import files_of
-from triphase.rewards.importing import source_of
+from triphase.rewards.importing import require_file, source_of
 from triphase.runs.dependence import dependent
 from triphase.runs.impact import phases_of
 from triphase.settings.data import SourceSettings
@@ -32,6 +33,24 @@ def _named(source: SourceSettings) -> list[Path]:
     """The files of a source; a single one under its name in the settings."""
     found = files_of(source)
     return found if len(found) > 1 or os.path.isdir(source.path) else [Path(source.path)]
+
+
+def require_new_files(old: RunSettings, new: RunSettings) -> None:
+    """Require the files that ``new`` names and ``old`` does not; those of finished phases may have been moved away.
+
+    Raises:
+        DataError, SettingsError: one does not exist.
+    """
+    known = {source.path for role in ROLES for source in getattr(old.data, role)}
+    for source in (source for role in ROLES for source in getattr(new.data, role)):
+        if source.path not in known and is_file_name(source.path, Path()):
+            data_files(source.path, Path())
+    known = {name for variant in (None, *old.variants) for name in old.ppo_of(variant).scorer.functions}
+    for variant in (None, *new.variants):
+        section = "ppo" if variant is None else f"variants.{variant}"
+        for name in new.ppo_of(variant).scorer.functions:
+            if name not in known:
+                require_file(name, f"{section}.scorer.function")
 
 
 def scorer_files(settings: RunSettings) -> dict[str, list[str]]:

@@ -15,7 +15,11 @@ def reasons_to_leave_out(settings: RunSettings, *, by_reward_model: bool) -> dic
         found["sft"] = f"sft.from takes it from {settings.sft.taken_from}"
     elif settings.sft_method == "none":
         why = "sft.method is none" if settings.sft.method == "none" else "data.demonstrations is empty"
-        found["sft"] = f"{why}; {settings.model.name} as it is, is the reference"
+        model = settings.model
+        start = (
+            f"{model.name} as it is" if model.adapter is None else f"{model.name} with {model.adapter} merged into it"
+        )
+        found["sft"] = f"{why}; {start}, is the reference"
     if has_demonstrations_alone(settings):
         return found | dict.fromkeys(STEPS[1:], "the data is demonstrations alone; data.prompts names none")
     if settings.labeling.source == "none":

@@ -36,7 +36,8 @@ def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> Run
     """The settings in the file at ``path`` with ``overrides`` (dotted name → YAML text).
 
     Relative paths of data files, and of a model directory, are relative to the directory of the file. ``path`` may be a
-    run directory: then its own settings are loaded, with its current location and name.
+    run directory: then its own settings are loaded, with its current location and name, and paths in ``overrides`` are
+    relative to the working directory: nobody keeps files for a run inside of it.
     """
     if os.path.isfile(path / RUN_CONFIG):  # False for a name that is too long
         if not re.fullmatch(RUN_NAME, (here := absolute(path)).name):
@@ -44,7 +45,7 @@ def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> Run
         overrides = {"output": as_scalar(str(here.parent)), "name": as_scalar(here.name), **(overrides or {})}
         source = read_source(path / RUN_CONFIG)
         try:
-            return settings_from(source, overrides, here)
+            return settings_from(source, overrides, here, over_base=absolute(Path()))
         except SettingsError as error:
             version = _version_in(source)
             if version in (None, __version__) or not str(error).startswith(source.name):
@@ -68,8 +69,13 @@ def _version_in(source: SettingsSource) -> str | None:
     return version if isinstance(version, str) else None
 
 
-def settings_from(source: SettingsSource, overrides: Mapping[str, str] | None, base: Path) -> RunSettings:
-    """Settings from a source: with overrides, unknown keys refused, values checked, paths made absolute."""
+def settings_from(
+    source: SettingsSource, overrides: Mapping[str, str] | None, base: Path, *, over_base: Path | None = None
+) -> RunSettings:
+    """Settings from a source: with overrides, unknown keys refused, values checked, paths made absolute.
+
+    Paths of the overrides are relative to ``over_base``, which is ``base`` if it is not given.
+    """
     source, whole = source.below("settings"), source
     values = copy.deepcopy(source.values)
     places = _Places(source, {})
@@ -80,7 +86,7 @@ def settings_from(source: SettingsSource, overrides: Mapping[str, str] | None, b
     _rename_old(values, places, over=True)
     _refuse_unknown(RunSettings, values, (), places)
     _refuse_odd_numbers(values, (), places)
-    anchor_paths(values, base)
+    _anchor(values, base, over_base or base, places)
     given, values = values, _over_defaults(RunSettings, values)
     variants = values.pop("variants", {})
     _validated(values, (), places)
@@ -90,6 +96,29 @@ def settings_from(source: SettingsSource, overrides: Mapping[str, str] | None, b
     if source is whole:  # the settings of a run are below a key, and there every one is given
         note_idle_settings(given)
     return settings
+
+
+def _anchor(values: dict[str, Any], base: Path, over_base: Path, places: "_Places") -> None:
+    """Make paths absolute, those of the command line from ``over_base``."""
+    over = copy.deepcopy(values)
+    found = [(section, path[-1], path) for path in places.flags if (section := _above(values, path)) is not None]
+    for section, key, _ in found:
+        section[key] = None
+    anchor_paths(values, base)
+    anchor_paths(over, over_base)
+    for section, key, path in found:
+        section[key] = _above(over, path)[key]
+
+
+def _above(values: Any, path: KeyPath) -> Any:
+    """The section or list that holds the value at ``path``; None if there is none."""
+    for key in path:
+        above = values
+        try:
+            values = values[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return above
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +160,12 @@ def _override(values: dict[str, Any], name: str, text: str, places: _Places) -> 
     if other := places.flags.get(path):
         raise SettingsError(f"{flag}: is given twice, also as {other}; give one of them")
     target: Any = values
-    for key in path[:-1]:
+    for place, key in enumerate(path[:-1]):
+        if isinstance(path[place + 1], int) and isinstance(target, dict) and target.get(key) is None:
+            raise SettingsError(
+                f"{flag}: {_dotted(path[: place + 1])} has no elements; give all of them at once, for example "
+                f"--{_dotted(path[: place + 1])} '[{{...}}]'"
+            )
         target = _inside(target, key, flag)
     last = path[-1]
     if isinstance(target, list):
