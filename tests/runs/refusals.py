@@ -109,7 +109,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], str]] = {
         models.files: check_classifier_files
         rewards.classifier: *
         rewards.function: *
-        rewards.importing: imported
+        rewards.importing: imported require_file
         rewards.judge: JudgeScorer.__init__ JudgeScorer.examine
         rewards.judge_client: JudgeClient.__init__
         rewards.options: options_of

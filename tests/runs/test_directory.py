@@ -80,7 +80,7 @@ def kept_config(folder: Path) -> dict:
 
 @pytest.mark.parametrize(
     ("changes", "key"),
-    [({"seed": 5}, "seed is 0 there and 5 here"), ({"method": "lora"}, "sft.method is 'full' there and 'lora' here")],
+    [({"seed": 5}, "seed is 0 there and 5 here"), ({"method": "lora"}, "sft.method is full there and lora here")],
 )
 def test_another_configuration_is_refused_by_the_key(folder: Path, changes: dict, key: str) -> None:
     hold(settings(folder))

@@ -1,6 +1,7 @@
 """`sft.from` and `reward.from`: results of other runs are used by reference, complete, and only where they fit."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.runs.small_run import do, files_of, settings, write_data
 from triphase.cli.main import main
 from triphase.runs import pipeline
 from triphase.runs.verification import verify_run
+from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import place_of
 
@@ -237,8 +239,15 @@ def test_what_cannot_be_changed_names_the_run_that_can(
     capsys.readouterr()
     assert main(["ppo", str(elsewhere), "--ppo.epochs", "2"]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "ppo.epochs is 1 there and 2 here, and ppo has started with it" in line
-    assert f"triphase branch {elsewhere} NAME --ppo.epochs VALUE" in line
+    assert "ppo.epochs is 1 there and 2 here, and ppo has started with it; set ppo.epochs back" in line
+    assert line.endswith(f"triphase branch {elsewhere} NAME --ppo.epochs 2")
+    assert main(["ppo", str(elsewhere), "--ppo.epochs", "2", "--ppo.kl-target", "6"]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "and ppo has started with them; set them back, or" in line
+    options = line.partition(" NAME ")[2]
+    assert main(["branch", str(elsewhere), "both", *shlex.split(options)]) == 0
+    both = load_settings(tmp_path / "both").ppo
+    assert both.epochs == 2 and both.kl_target == 6
     assert main(["branch", str(elsewhere), "second", "--ppo.epochs", "2"]) == 0
     assert place_of(tmp_path / "second", "sft") == elsewhere / "sft" / "final"
 

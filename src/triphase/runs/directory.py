@@ -27,7 +27,7 @@ from triphase.reports.rounds import rounds_before
 from triphase.runs.base_dtype import dtype_in, with_dtype
 from triphase.runs.data_files import fingerprints_of, roles_of, scorer_files
 from triphase.runs.dependence import EVALUATION, FREE, begun_phases, dependent, is_bound
-from triphase.runs.differences import completed, differences, is_of_a_server, shown
+from triphase.runs.differences import completed, conflict, differences, is_of_a_server, shown
 from triphase.runs.leftovers import not_there, removed_if_refused
 from triphase.runs.locking import locked
 from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
@@ -142,6 +142,7 @@ class RunDirectory:
             RunError: a started phase depends on one.
         """
         changed, stale = False, list[str]()
+        refused: list[tuple[str, Any, Any, str]] = []
         for key, old, new in differences(kept, wanted):
             if key in FREE or (key in _FROM and str(old).endswith(f"/{new}")):
                 continue  # a directory that is gone cannot be made absolute, and is reported by name
@@ -150,7 +151,7 @@ class RunDirectory:
                 continue
             if key == "sampling.batch_size" or is_bound(key):
                 self.notes.append(
-                    f"{key} was {old!r} when this run was started and is {new!r} now: rounding may differ"
+                    f"{key} was {shown(old)} when this run was started and is {shown(new)} now: rounding may differ"
                 )
                 continue
             phase = None if is_of_a_server(key, old, new) else dependent(key, begun, kept)
@@ -158,15 +159,13 @@ class RunDirectory:
                 stale.append(f"{key} was {shown(old)} and is {shown(new)} now")
                 continue
             if phase is not None:
-                raise RunError(
-                    f"{path} belongs to another configuration: {key} is {shown(old)} there and "
-                    f"{shown(new)} here, and {phase} has started with it; set {key} back, or "
-                    f"create a run that shares the finished phases: "
-                    f"triphase branch {self.path} NAME --{key} VALUE"
-                )
+                refused.append((key, old, new, phase))
+                continue
             if begun or not is_of_a_server(key, old, new):
-                self.notes.append(f"{key} was {old!r} and is {new!r} now; nothing that has started depends on it")
+                self.notes.append(f"{key} was {shown(old)} and is {shown(new)} now; nothing that has started depends on it")
             changed = True
+        if refused:
+            raise RunError(f"{path} belongs to another configuration: {conflict(self.path, refused)}")
         return changed, stale
 
     def _is_of_moved_rounds(self, key: str, old: Any) -> bool:
