@@ -42,6 +42,14 @@ class TrainingError(TriphaseError):
     """Training cannot continue: a tensor that is not finite, a broken invariant, an exceeded budget."""
 
 
+class UnscoredAnswer(TrainingError):
+    """A scorer fails on one response, whatever it is scored with: ``problem``, without the response and a remedy."""
+
+    def __init__(self, message: str, problem: str) -> None:
+        super().__init__(message)
+        self.problem = problem
+
+
 class ServerError(TriphaseError):
     """A server used by a run (a remote scorer, a vLLM server) is away, or responds wrongly or with too much data.
 

@@ -189,6 +189,26 @@ def test_what_a_scoring_function_is_given_of_a_file(tmp_path: Path, capsys: pyte
     assert "mine.py:score needs answer, which is neither a column of the prompts' records" in capsys.readouterr().err
 
 
+def test_a_row_on_which_the_function_fails_has_a_problem_and_the_others_a_score(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_data(tmp_path)
+    function = tmp_path / "mine.py"
+    function.write_text("def score(prompts, responses): return [1 / (len(text) - 3) for text in responses]\n")
+    do(ppo_alone(tmp_path, ppo={"scorer": {"function": f"{function}:score"}}), lambda run: None)
+    run = tmp_path / "runs" / "small"
+    texts = ["rain", "sun", "water", "oak"]
+    rows: list[dict[str, str]] = [{"prompt": "a", "response": text} for text in texts]
+    found, said = score(
+        run, lines(tmp_path / "rows.jsonl", *rows, {"prompt": "a", "chosen": "b", "rejected": "c"}), capsys
+    )
+    assert [row["score"] for row in found] == [1.0, None, 0.5, None, None] and "3 rows have no score" in said
+    assert found[1]["problem"].endswith("mine.py:score raised ZeroDivisionError: division by zero"), found[1]
+    assert "the first row of the file has one response, and so must all others" in found[4]["problem"]
+    assert main(["score", str(run), str(lines(tmp_path / "all.jsonl", rows[1], rows[3]))]) == 2
+    assert "(response 0: 'sun'); fix the function" in capsys.readouterr().err
+
+
 def test_a_response_without_a_score_counts_for_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_data(tmp_path)
 

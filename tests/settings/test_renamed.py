@@ -122,7 +122,7 @@ def test_the_limit_of_scores_is_told_as_their_clip(tmp_path: Path, caplog: pytes
     for given, message in (
         (
             {"ppo.score-limit": "2", "ppo.score-clip": "3"},
-            r"^--ppo\.score-limit: score_limit is the old name of score_clip, given as --ppo\.score-clip; give score_clip",
+            r"^--ppo\.score-limit: score_limit is the old name of score_clip, given as --ppo\.score-clip; give",
         ),
         (
             {"arms.b.score-limit": "2", "variants.b.score-clip": "3"},

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from triphase.errors import SettingsError, TrainingError
+from triphase.errors import SettingsError, TrainingError, UnscoredAnswer
 from triphase.records.bounded_calls import NoAnswer
 from triphase.rewards.parts import joined, problem_of_names
 from triphase.rewards.process import process_of
@@ -104,8 +104,10 @@ class CalledScorer(Scorer):
         return self._error(f"raised {raised} on a batch of {len(answers)} responses, but on none of them alone")
 
     def _error(self, problem: str, row: int | None = None, answer: Answer | None = None) -> TrainingError:
-        about = "" if answer is None else f" (response {row}: {answer.response[:_SHOWN]!r})"
-        return TrainingError(f"{self._setting}: {self.name} {problem}{about}; {self.remedy}")
+        problem = f"{self._setting}: {self.name} {problem}"
+        if answer is None:
+            return TrainingError(f"{problem}; {self.remedy}")
+        return UnscoredAnswer(f"{problem} (response {row}: {answer.response[:_SHOWN]!r}); {self.remedy}", problem)
 
 
 class FunctionScorer(CalledScorer):

@@ -162,7 +162,9 @@ class RunDirectory:
                 refused.append((key, old, new, phase))
                 continue
             if begun or not is_of_a_server(key, old, new):
-                self.notes.append(f"{key} was {shown(old)} and is {shown(new)} now; nothing that has started depends on it")
+                self.notes.append(
+                    f"{key} was {shown(old)} and is {shown(new)} now; nothing that has started depends on it"
+                )
             changed = True
         if refused:
             raise RunError(f"{path} belongs to another configuration: {conflict(self.path, refused)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from triphase.datacheck.agenda import left_out
-from triphase.errors import DataError, RunError
+from triphase.errors import DataError, RunError, UnscoredAnswer
 from triphase.records.lines import RecordError, Row
 from triphase.records.prompt_columns import with_columns
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences
@@ -17,7 +17,7 @@ from triphase.records.source_rows import read_rows
 from triphase.records.types import Comparison, Demonstration, Prompt
 from triphase.reports.intervals import SHARE, Interval, ratio_over_prompts
 from triphase.rewards.registry import needs_reward_model
-from triphase.rewards.types import Answer, Scorer
+from triphase.rewards.types import Answer, Scorer, Scores
 from triphase.runs.opening import open_run
 from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
@@ -105,7 +105,37 @@ def score_rows(run_path: Path, file: str, variant: str | None, found: FileScores
 
 
 def _scored(scorer: Scorer, rows: Sequence[Scorable], found: FileScores) -> Iterator[dict[str, Any]]:
-    scores = scorer.score([answer for row in rows for answer in row.answers])
+    parts = list(_attempted(scorer, rows))
+    errors = [scores for _, scores in parts if isinstance(scores, UnscoredAnswer)]
+    if errors and not any(scores.total for _, scores in parts if isinstance(scores, Scores)):
+        raise errors[0]  # the scorer is at fault, not some rows
+    for part, scores in parts:
+        if isinstance(scores, Scores):
+            yield from _with_scores(scorer, part, scores, found)
+        else:
+            found.unscored += 1
+            yield found.added(part[0].values, score=None, problem=scores.problem)
+
+
+def _attempted(
+    scorer: Scorer, rows: Sequence[Scorable]
+) -> Iterator[tuple[Sequence[Scorable], Scores | UnscoredAnswer]]:
+    """Rows with their scores, by halves down to a row on which the scorer fails, with the error."""
+    answers = [answer for row in rows for answer in row.answers]
+    try:
+        yield rows, scorer.score(answers) if answers else Scores(())
+    except UnscoredAnswer as error:
+        if len(rows) == 1:
+            yield rows, error
+            return
+        half = len(rows) // 2
+        yield from _attempted(scorer, rows[:half])
+        yield from _attempted(scorer, rows[half:])
+
+
+def _with_scores(
+    scorer: Scorer, rows: Sequence[Scorable], scores: Scores, found: FileScores
+) -> Iterator[dict[str, Any]]:
     place = 0
     for row in rows:
         if row.problem is not None:
@@ -139,7 +169,7 @@ def _rows(file: str, encode: Encode, *, columns: bool) -> Iterator[Scorable]:
     )
     try:
         for located in chain(records, (None,)):  # refused records after the last valid one are yielded too
-            yield from map(_unusable, refused)
+            yield from (_unusable(error, compares=compares) for error in refused)
             refused.clear()
             if located is not None and located.row is not None:
                 yield _scorable(located.row, located.record, encode, columns=columns)
@@ -159,9 +189,13 @@ def _scorable(row: Row, record: Comparison | Demonstration, encode: Encode, *, c
         return Scorable(values, problem=f"{row.where}: {error}")
 
 
-def _unusable(error: DataError) -> Scorable:
+def _unusable(error: DataError, *, compares: bool) -> Scorable:
     text = error.text if isinstance(error, RecordError) else None
-    return Scorable({} if text is None else {"row": text}, problem=str(error))
+    problem, belongs, _ = str(error).partition(": such files belong under data.")
+    if belongs:
+        first = "is a comparison" if compares else "has one response"
+        problem += f": the first row of the file {first}, and so must all others; score the rest as a file of its own"
+    return Scorable({} if text is None else {"row": text}, problem=problem)
 
 
 def encoder_of(run: Run) -> Encode:
