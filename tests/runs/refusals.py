@@ -22,7 +22,8 @@ SHOWN: dict[str, tuple[tuple[str, ...], str]] = {
         ("an unknown setting", "a value that is not allowed"),
         """
         cli.arguments: parse_overrides
-        settings.loading: load_settings _validated _override _inside _rename_old _refuse_unknown _refuse_odd_numbers
+        settings.loading: load_settings _validated _rename_old _refuse_unknown _refuse_odd_numbers
+        settings.overrides: override _inside
         settings.places: _template expanded
         settings.source: read_source parse_source _compose _value _mapping _scalar
         """,

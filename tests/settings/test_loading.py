@@ -11,7 +11,8 @@ from tests.settings_text import settings_from_text
 
 from triphase import __version__
 from triphase.errors import SettingsError
-from triphase.settings.loading import as_scalar, load_settings
+from triphase.settings.loading import load_settings
+from triphase.settings.overrides import as_scalar
 from triphase.settings.schema import RunSettings
 
 BASE = """\

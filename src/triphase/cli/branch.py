@@ -12,7 +12,8 @@ from triphase.cli.steps import do_steps
 from triphase.errors import SettingsError
 from triphase.records.visible import visible
 from triphase.runs.branching import Branch, make_branch
-from triphase.settings.loading import as_scalar, load_settings
+from triphase.settings.loading import load_settings
+from triphase.settings.overrides import as_scalar
 from triphase.store.database import FILE_NAME as STORE
 
 

@@ -17,7 +17,8 @@ from triphase.runs.dependence import EVALUATION, FREE, LABELING, REWARD, SAMPLIN
 from triphase.runs.differences import differences
 from triphase.runs.impact import phases_of, ranks_by_people, require_ppo, require_program
 from triphase.runs.shared import require_shared
-from triphase.settings.loading import RUN_CONFIG, as_scalar, load_settings
+from triphase.settings.loading import RUN_CONFIG, load_settings
+from triphase.settings.overrides import as_scalar
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import fingerprint_of, has_left
 

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,13 @@ from pydantic_core import ErrorDetails
 from triphase import __version__
 from triphase.errors import SettingsError
 from triphase.settings.base import RUN_NAME, Settings
-from triphase.settings.fields import allowed_values, as_text, element_of, section_of
-from triphase.settings.places import absolute, anchor_paths
+from triphase.settings.fields import allowed_values, element_of, section_of
+from triphase.settings.overrides import Places, anchor, as_scalar, dotted, override, shown
+from triphase.settings.places import absolute
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.renamed import note_old_names, old_names, with_new_names
 from triphase.settings.schema import RunSettings
-from triphase.settings.source import KeyPath, SettingsSource, normalized, parse_value, read_source
+from triphase.settings.source import KeyPath, SettingsSource, read_source
 from triphase.settings.without_critic import note_idle_settings
 
 RUN_CONFIG = "config.yaml"
@@ -78,15 +78,15 @@ def settings_from(
     """
     source, whole = source.below("settings"), source
     values = copy.deepcopy(source.values)
-    places = _Places(source, {})
+    places = Places(source, {})
     _rename_old(values, places, quiet=source is not whole)
     _refuse_unknown(RunSettings, values, (), places)
     for name, text in (overrides or {}).items():
-        _override(values, name, text, places)
+        override(values, name, text, places)
     _rename_old(values, places, over=True)
     _refuse_unknown(RunSettings, values, (), places)
     _refuse_odd_numbers(values, (), places)
-    _anchor(values, base, over_base or base, places)
+    anchor(values, base, over_base or base, places)
     given, values = values, _over_defaults(RunSettings, values)
     variants = values.pop("variants", {})
     _validated(values, (), places)
@@ -98,97 +98,14 @@ def settings_from(
     return settings
 
 
-def _anchor(values: dict[str, Any], base: Path, over_base: Path, places: "_Places") -> None:
-    """Make paths absolute, those of the command line from ``over_base``."""
-    over = copy.deepcopy(values)
-    found = [(section, path[-1], path) for path in places.flags if (section := _above(values, path)) is not None]
-    for section, key, _ in found:
-        section[key] = None
-    anchor_paths(values, base)
-    anchor_paths(over, over_base)
-    for section, key, path in found:
-        section[key] = _above(over, path)[key]
-
-
-def _above(values: Any, path: KeyPath) -> Any:
-    """The section or list that holds the value at ``path``; None if there is none."""
-    for key in path:
-        above = values
-        try:
-            values = values[key]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return above
-
-
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """Where each value came from: a line of the file, or an option of the command line."""
-
-    source: SettingsSource
-    flags: dict[KeyPath, str]
-
-    def of(self, path: KeyPath) -> str:
-        """``--ppo.clip-range: `` or ``my.yaml:12: ppo.clip_range: ``, to precede the reason."""
-        if path in self.flags:
-            return f"{self.flags[path]}: "
-        return f"{self.source.where(path)}: {_dotted(path)}: " if path else f"{self.source.name}: "
-
-    def of_unknown(self, path: KeyPath) -> str:
-        """Like ``of``, for a key that may be part of the name of an option."""
-        below = [flag for known, flag in self.flags.items() if known[: len(path)] == path]
-        return f"{below[0]}: " if below else self.of(path)
-
-
-def _validated(values: Mapping[str, Any], variant: KeyPath, places: _Places) -> RunSettings:
+def _validated(values: Mapping[str, Any], variant: KeyPath, places: Places) -> RunSettings:
     try:
         return RunSettings.model_validate(values)
     except ValidationError as error:
         raise SettingsError(_explain(error, variant, places)) from None
 
 
-def as_scalar(text: str) -> str:
-    """``text`` as an override whose value is exactly this text."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _override(values: dict[str, Any], name: str, text: str, places: _Places) -> None:
-    flag = f"--{name}"
-    path = normalized(tuple(int(key) if key.isdecimal() else key for key in name.split(".")))
-    if "" in path:
-        raise SettingsError(f"{flag}: not the name of a setting; use for example --ppo.kl-coefficient")
-    if other := places.flags.get(path):
-        raise SettingsError(f"{flag}: is given twice, also as {other}; give one of them")
-    target: Any = values
-    for place, key in enumerate(path[:-1]):
-        if isinstance(path[place + 1], int) and isinstance(target, dict) and target.get(key) is None:
-            raise SettingsError(
-                f"{flag}: {_dotted(path[: place + 1])} has no elements; give all of them at once, for example "
-                f"--{_dotted(path[: place + 1])} '[{{...}}]'"
-            )
-        target = _inside(target, key, flag)
-    last = path[-1]
-    if isinstance(target, list):
-        _inside(target, last, flag)
-    elif not isinstance(target, dict):
-        raise SettingsError(f"{flag}: unknown setting; there is nothing below the value {_shown(target)}")
-    target[last] = parse_value(text, flag)
-    places.flags[path] = flag
-
-
-def _inside(target: Any, key: str | int, flag: str) -> Any:
-    if isinstance(target, list):
-        if not isinstance(key, int) or key >= len(target):
-            raise SettingsError(f"{flag}: there is no element {key}; the list has {len(target)}, counted from 0")
-        return target[key]
-    if not isinstance(target, dict):
-        raise SettingsError(f"{flag}: unknown setting; there is nothing below the value {_shown(target)}")
-    if target.get(key) is None:
-        target[key] = {}
-    return target[key]
-
-
-def _rename_old(values: dict[str, Any], places: _Places, *, over: bool = False, quiet: bool = False) -> None:
+def _rename_old(values: dict[str, Any], places: Places, *, over: bool = False, quiet: bool = False) -> None:
     """Put settings under their current names; ``over`` for those of the command line, ``quiet`` for a run
     directory's."""
     variants = values.get("variants")
@@ -202,7 +119,7 @@ def _rename_old(values: dict[str, Any], places: _Places, *, over: bool = False, 
         if not isinstance(section, dict) or not (old := old_names(section)):
             continue
         if not quiet:
-            note_old_names(_dotted(path), section)
+            note_old_names(dotted(path), section)
         for key, new in old.items():
             if flag := places.flags.get((*path, key)):
                 if other := places.flags.get((*path, new)):
@@ -219,7 +136,7 @@ def _rename_old(values: dict[str, Any], places: _Places, *, over: bool = False, 
             raise SettingsError(f"{places.of((*path, next(iter(old))))}{error}") from None
 
 
-def _refuse_unknown(model: type[Settings], values: Any, path: KeyPath, places: _Places) -> None:
+def _refuse_unknown(model: type[Settings], values: Any, path: KeyPath, places: Places) -> None:
     if not isinstance(values, Mapping):
         return  # a wrong type is refused later, with the allowed values
     for key, value in values.items():
@@ -242,11 +159,11 @@ def _refuse_unknown(model: type[Settings], values: Any, path: KeyPath, places: _
 def _nearest(key: str, path: KeyPath, model: type[Settings]) -> str:
     near = difflib.get_close_matches(key, model.model_fields, n=1)
     if near:
-        return f"; did you mean {_dotted((*path, near[0]))}?"
+        return f"; did you mean {dotted((*path, near[0]))}?"
     sections = {name: section_of(field) for name, field in RunSettings.model_fields.items()}
     homes = [name for name, section in sections.items() if section and key in section.model_fields]
     if homes:
-        return f"; did you mean {_dotted((homes[0], key))}?"
+        return f"; did you mean {dotted((homes[0], key))}?"
     return f"; known here: {', '.join(model.model_fields)}"
 
 
@@ -265,7 +182,7 @@ def _over_defaults(model: type[Settings], values: Any) -> Any:
     return result
 
 
-def _explain(error: ValidationError, variant: KeyPath, places: _Places) -> str:
+def _explain(error: ValidationError, variant: KeyPath, places: Places) -> str:
     first = error.errors()[0]
     loc = first["loc"] if first["loc"][:1] == ("variants",) else (*variant, *first["loc"])
     path = _path_in_schema(loc)
@@ -281,12 +198,7 @@ def _reason(error: ErrorDetails, loc: KeyPath, path: KeyPath) -> str:
         return str(error["ctx"]["error"])
     if path[:1] == ("variants",) and len(path) == 2:
         return "not a name for a variant; use small letters, digits and -, or give it a mapping of ppo settings"
-    return f"{_shown(error['input'])} is not allowed; it must be {allowed_values(path)}"
-
-
-def _shown(value: Any) -> str:
-    text = as_text(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+    return f"{shown(error['input'])} is not allowed; it must be {allowed_values(path)}"
 
 
 def _path_in_schema(loc: KeyPath) -> KeyPath:
@@ -305,7 +217,7 @@ def _path_in_schema(loc: KeyPath) -> KeyPath:
     return path
 
 
-def _refuse_odd_numbers(values: Any, path: KeyPath, places: _Places) -> None:
+def _refuse_odd_numbers(values: Any, path: KeyPath, places: Places) -> None:
     """Refuse what pydantic would convert to a number: ``true`` for 1, the texts ``inf`` and ``nan``."""
     if isinstance(values, Mapping):
         for key, value in values.items():
@@ -318,14 +230,10 @@ def _refuse_odd_numbers(values: Any, path: KeyPath, places: _Places) -> None:
     allowed = allowed_values(path)
     odd = isinstance(values, bool) or (isinstance(values, str) and not math.isfinite(_number(values)))
     if odd and "number" in allowed:
-        raise SettingsError(f"{places.of(path)}{_shown(values)} is not allowed; it must be {allowed}")
+        raise SettingsError(f"{places.of(path)}{shown(values)} is not allowed; it must be {allowed}")
 
 
 def _number(text: str) -> float:
     with suppress(ValueError):
         return float(text)
     return 0.0
-
-
-def _dotted(path: KeyPath) -> str:
-    return ".".join(str(key) for key in path)
