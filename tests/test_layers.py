@@ -70,6 +70,7 @@ WITH_TORCH = {
     "runs.worker_ranks",
     "runs.labeling",
     "runs.learning_curve",
+    "runs.engine_choice",
     "runs.exporting",
     "runs.opening",
     "runs.human_judges",

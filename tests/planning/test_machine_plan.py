@@ -10,7 +10,7 @@ from tests.runs.small_run import settings, write_data
 from triphase.cli.main import main
 from triphase.demo.tiny import tiny_directory
 from triphase.errors import SettingsError
-from triphase.footprints.moments import ADAPTERS, BASE, CACHE, GRADIENTS, MOMENTS, Footprint, Moment
+from triphase.footprints.moments import ADAPTERS, BASE, CACHE, GRADIENTS, MOMENTS, TEMPORARY, Footprint, Moment
 from triphase.footprints.work import Shape
 from triphase.planning.machine import CARDS, Machine, machine_of
 from triphase.planning.machine_plan import SHARES, MachinePlan, plan_for, share_of, strategies_for
@@ -83,6 +83,24 @@ def test_beyond_one_card_layers_are_divided_and_what_is_trained_is_not(chosen: R
     for name in (ADAPTERS, GRADIENTS, MOMENTS):
         assert part(sharded, "ppo", name) == part(whole, "ppo", name) > 0
     assert sharded.gathered == 4 * 2 * LAYER * 3 / 4 and whole.gathered == 0.0
+
+
+def test_a_policy_with_all_weights_is_divided_like_its_base(chosen: RunSettings) -> None:
+    ppo = chosen.ppo.model_copy(update={"method": "full"})
+    model = chosen.model.model_copy(update={"dtype": "float32"})
+    parallel = chosen.parallel.model_copy(update={"strategy": "fsdp2"})
+    chosen = chosen.model_copy(update={"ppo": ppo, "model": model, "parallel": parallel, "variants": {}})
+    whole, sharded = (plan_for(chosen, Machine(H100, gpus, 80e9)) for gpus in (1, 4))
+    assert (whole.strategy, sharded.strategy) == ("one process", "fsdp2")
+    size, given = 4 * LAYER, 2 * 4 * LAYER * 3 / 4  # two layers in float32; of each a quarter stays
+    for phase, models in (("ppo", 2), ("evaluation", 2), ("sft", 1)):  # the base, and the policy beside it
+        assert part(sharded, phase, BASE) == pytest.approx(part(whole, phase, BASE) - models * given + 2 * size)
+    assert part(sharded, "ppo", MOMENTS) == pytest.approx(part(whole, "ppo", MOMENTS) - 2 * given)
+    assert part(sharded, "sft", MOMENTS) == part(whole, "sft", MOMENTS) > 0
+    assert part(sharded, "ppo", GRADIENTS) == part(whole, "ppo", GRADIENTS) > given
+    # What a checkpoint takes to be written is not on the card.
+    found = next(each for each in sharded.phases if each.phase == "ppo")
+    assert {each.name: each.parts[TEMPORARY] for each in found.moments}["checkpoint"] == 0.0
 
 
 def test_the_settings_narrow_what_is_planned(chosen: RunSettings) -> None:

@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from triphase.cli.chat import talk
 from triphase.cli.main import main
+from triphase.errors import RunError
 from triphase.models.roles import REFERENCE
 from triphase.planning.plan import make_plan
 from triphase.runs import pipeline
+from triphase.runs.checkpoints import load_policy_at
 from triphase.runs.evaluation import evaluate_policies
 from triphase.runs.exporting import merge_policy
 from triphase.runs.opening import open_any, open_policy
@@ -81,6 +85,12 @@ def test_the_last_checkpoint_is_the_end(run: Path, tmp_path: Path) -> None:
     assert all(torch.equal(at[name], end[name]) for name in end)
     first, _, _ = open_policy(run, checkpoint=1)
     assert not torch.equal(first.backbone.head_weight, shared.backbone.head_weight)
+
+
+def test_a_rank_with_a_part_of_the_base_does_not_open_a_checkpoint_alone(run: Path) -> None:
+    shared: Any = SimpleNamespace(loaded=SimpleNamespace(sharded=True))
+    with pytest.raises(RunError, match=r"--checkpoint 1: ppo.method is full, .* give this command one process"):
+        load_policy_at(shared, run, 1, "full")
 
 
 def test_the_evaluation_measures_it_beside_a_variant_with_an_adapter(run: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tests.devices.steps import prompts_of, shared_on
 from tests.small import random_model, samples, tokenizer
-from tests.training.together import PHASES, change_of_world, equality
+from tests.training.together import OF_PARTS, PHASES, change_of_world, equality
 from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy
 
@@ -166,6 +166,7 @@ def main() -> None:
     """Every comparison, and one JSON file of each rank."""
     torch.set_num_threads(1)
     folder, place = Path(sys.argv[1]), place_in(os.environ)
+    PHASES.update(OF_PARTS)
     if len(sys.argv) < 3:  # the quick ones
         for name in ("ppo-groups", "ppo-packed"):
             PHASES.pop(name)

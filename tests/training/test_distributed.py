@@ -79,6 +79,14 @@ def test_what_a_strategy_promises(told: list[dict[str, Any]]) -> None:
         assert found["servers"] == [[[5, 1], True], [[6, 1], False]]
 
 
+def test_ranks_try_engines_together_and_choose_one(told: list[dict[str, Any]]) -> None:
+    both = [["local", ["local", "vllm"], ""], ["vllm", ["local", "vllm"], ""], ["local", [], "nobody is there"]]
+    for rank, found in enumerate(each["engines"] for each in told):
+        assert [each["choice"] for each in found.values()] == both
+        assert [each["written"] for each in found.values()] == [[5, 1]] * 3
+        assert {each["said"] for each in found.values()} == {1 - rank}  # rank 0 tells it
+
+
 def test_alone_everything_is_its_own() -> None:
     assert ALONE.is_lead and ALONE.mine([3, 1, 2]) == [0, 1, 2] and ALONE.divided([3, 1]) == [0, 0]
     assert ALONE.total({"a_max": 2.0}) == {"a_max": 2.0} and ALONE.any(True) and not ALONE.any(False)

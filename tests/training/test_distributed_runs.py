@@ -86,7 +86,8 @@ def test_ranks_with_a_divided_base_leave_what_one_process_leaves(folder: Path, a
 
 
 def test_all_weights_are_trained_in_parts_and_left_whole(folder: Path) -> None:
-    ppo = {"iterations": 1, "batch_size": 8, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10}
+    sizes = {"iterations": 1, "batch_size": 8, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10}
+    ppo = {**sizes, "method": "full", "optimizer": {"learning_rate": 1e-4}}
     runs = []
     for name, processes in (("whole", 1), ("parts", 2)):
         parallel = {"strategy": "fsdp2"} if processes > 1 else {}
@@ -97,8 +98,17 @@ def test_all_weights_are_trained_in_parts_and_left_whole(folder: Path) -> None:
     assert "strategy: fsdp2" in found.stderr
     require_close(*runs)
     # The files are those of an ordinary model.
-    names = [{path.name for path in (run / "sft" / "final").iterdir()} for run in runs]
-    assert names[0] == names[1] and "model.safetensors" in names[0]
+    for phase in ("sft", "ppo"):
+        names = [{path.name for path in (run / phase / "final").iterdir()} for run in runs]
+        assert names[0] == names[1] and "model.safetensors" in names[0]
+    # Rank 0 alone reads the policy beside the base, both in parts.
+    first, second = (
+        [json.loads(line) for line in (run / "evaluation" / "samples.jsonl").read_text().splitlines()] for run in runs
+    )
+    assert [row["response"] for row in first] == [row["response"] for row in second]
+    assert {row["policy"] for row in second} == {"sft", "ppo"} and any(row["reference_kl"] for row in second)
+    moved = [[row["reference_kl"] for row in rows] for rows in (first, second)]
+    assert moved[1] == pytest.approx(moved[0], rel=1e-3, abs=1e-5)
 
 
 def test_two_processes_leave_what_one_leaves(folder: Path, alone: Path) -> None:

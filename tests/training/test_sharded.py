@@ -36,6 +36,7 @@ def require_equal(told: list[dict[str, Any]]) -> None:
         assert found["one start"] and found["same start"] and found["one end"] and found["steps"] >= 3, phase
         assert max(found["gradients"], found["parameters"], found["metrics"]) < 1e-6, phase
         assert found["extremes"] < 5e-6, phase
+    assert {"sft-full", "ppo-full"} <= set(told[0]["change_of_world"])
     for phase, found in told[0]["change_of_world"].items():
         assert found["stopped at"] == 2 and found["parameters"] < 1e-6, phase
         assert found["files"] == ["manifest.json", "tensors.safetensors", "values.json"]
@@ -47,7 +48,9 @@ def require_equal(told: list[dict[str, Any]]) -> None:
 
 
 def test_a_divided_base_does_what_a_whole_one_does(told: list[dict[str, Any]]) -> None:
-    assert {"sft", "sft-full", "reward", "ppo", "ppo-mixed", "ppo-critic"} <= set(told[0]["equality"])
+    assert {"sft", "sft-full", "reward", "ppo", "ppo-mixed", "ppo-critic", "ppo-full", "ppo-full-critic"} <= set(
+        told[0]["equality"]
+    )
     require_equal(told)
     # No rank stops early while another still writes.
     assert max(told[0]["generation"]["lengths"]) <= 2 < max(told[1]["generation"]["lengths"])
@@ -138,15 +141,3 @@ def test_parts_of_a_base_that_is_not_divided_are_not_offloaded(tmp_path: Path) -
         ranks_of(chosen, Place()),
     ):
         pass
-
-
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({"method": "lora", "ppo": {"method": "full"}}, "ppo.method"),
-        ({"method": "lora", "variants": {"b": {"method": "full"}}}, "variants.b.method"),
-    ],
-)
-def test_what_is_trained_whole_is_not_divided(tmp_path: Path, changes: dict[str, Any], name: str) -> None:
-    with pytest.raises(ValueError, match=rf"{name} is full, but parallel.strategy fsdp2 .* set {name}: lora"):
-        settings(tmp_path, parallel={"strategy": "fsdp2"}, **changes)

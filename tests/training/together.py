@@ -8,9 +8,14 @@ One launch holds many comparisons, because nearly all of it is imports. Rank 0 d
 import json
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock, patch
 
 import torch
 from tests.devices.steps import encoded_of, ppo_phase, prompts_of, shared_on
@@ -18,8 +23,9 @@ from tests.phases.test_reward import groups_of, pairs_of
 from tests.small import Lines, samples
 from torch import nn
 
-from triphase.errors import RunError, TrainingError
-from triphase.models.roles import POLICY
+from triphase.errors import RunError, ServerAway, TrainingError
+from triphase.models.policies import policy_for
+from triphase.phases.engine_trial import EngineTrial
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.rank_sharing import LedGenerator, LedScorer, SharedGenerator
 from triphase.phases.reward import RewardPhase
@@ -28,6 +34,7 @@ from triphase.phases.sft_mix import SFTMix, visits
 from triphase.rewards.model import ModelScorer
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Generated, Request
+from triphase.runs import engine_choice
 from triphase.settings.phases import OptimizerSettings, RewardSettings, SupervisedSettings
 from triphase.settings.ppo import PPOSettings
 from triphase.training.digests import digest_of
@@ -38,6 +45,7 @@ from triphase.training.loop import LoopOptions, Phase, run_loop
 from triphase.training.stopping import Stopped, StopRequest
 
 OPTIMIZER = OptimizerSettings(learning_rate=1e-3, head_learning_rate=2e-3, schedule="linear", max_gradient_norm=0.5)
+OF_WHOLE = OptimizerSettings(learning_rate=1e-4, schedule="linear", max_gradient_norm=0.5, adam_epsilon=1e-5)
 Make = Callable[[Strategy], Phase]
 
 
@@ -71,12 +79,16 @@ def ppo(strategy: Strategy, **changes: Any) -> PPOPhase:
         order = [7 * visit % len(shown) for visit in range(visits(settings))]
         mix = SFTMix(shared, shown, order, settings, strategy=strategy)
     prompts, ids = prompts_of(shared)
-    generator: Any = LocalGenerator(shared, adapter=POLICY, batch_size=8)
+    shard = partial(strategy.shard, beside=True) if strategy.shards and settings.method == "full" else None
+    strategy.barrier()
+    policy = policy_for(shared, settings.method, shard)
+    generator: Any = LocalGenerator(policy.model, adapter=policy.adapter, batch_size=8)
     scorer: Any = ModelScorer(shared, max_tokens=60, strategy=strategy)
     if strategy.world > 1:
         generator = SharedGenerator(generator, strategy, shared.device)
         scorer = LedScorer(scorer, [], strategy) if strategy.is_lead else LedScorer(None, [scorer], strategy)
-    return PPOPhase(shared, prompts, ids, generator, settings, seed=0, scorer=scorer, mix=mix, strategy=strategy)
+    given: dict[str, Any] = {"scorer": scorer, "policy": policy, "mix": mix, "strategy": strategy}
+    return PPOPhase(shared, prompts, ids, generator, settings, seed=0, **given)
 
 
 PHASES: dict[str, Make] = {
@@ -92,6 +104,14 @@ PHASES: dict[str, Make] = {
     "ppo-mixed": lambda strategy: ppo(strategy, sft_mix=0.7, reference_reset_every=1),
     "ppo-critic": lambda strategy: ppo(strategy, critic="adapter", critic_warmup=1, score_normalization="running"),
 }
+OF_PARTS: dict[str, Make] = {
+    # A copy of the base, beside it; the value head reads the copy, the critic's adapter the base.
+    "ppo-full": lambda strategy: ppo(strategy, method="full", optimizer=OF_WHOLE, epochs=1, sft_mix=0.7),
+    "ppo-full-critic": lambda strategy: ppo(
+        strategy, method="full", optimizer=OF_WHOLE, critic="adapter", critic_warmup=1, iterations=2, epochs=1
+    ),
+}
+"""Those of a sharded base alone: with replicas a policy with weights of its own is like one with an adapter."""
 
 
 def carried(make: Make, strategy: Strategy, directory: Path, stop_after: int | None = None) -> dict[str, Any]:
@@ -171,7 +191,8 @@ def equality(strategy: Strategy, folder: Path) -> dict[str, Any]:
 def change_of_world(strategy: Strategy, folder: Path) -> dict[str, Any]:
     """Both ranks, rank 0 alone, both again: from checkpoint to checkpoint."""
     found: dict[str, Any] = {}
-    for name, steps in {"sft": 1, "sft-full": 1, "reward": 1, "ppo": 1, "ppo-mixed": 1}.items():
+    names = {"sft": 1, "sft-full": 1, "reward": 1, "ppo": 1, "ppo-mixed": 1, "ppo-full": 1}
+    for name, steps in [(name, steps) for name, steps in names.items() if name in PHASES]:
         straight = carried(PHASES[name], strategy, folder / name / "straight")
         there = folder / name / "changing"
         carried(PHASES[name], strategy, there, stop_after=steps)
@@ -218,6 +239,50 @@ def not_finite(strategy: Strategy, folder: Path) -> dict[str, Any]:
     }
 
 
+def engines(strategy: Strategy, folder: Path) -> dict[str, Any]:
+    """A trial by both ranks, whose servers are slower, faster or away, as rank 0 alone can see."""
+    settings = PPOSettings(batch_size=4, minibatch_size=4, max_response_tokens=4)
+    found: dict[str, Any] = {}
+    for name, pause in {"slower": 0.05, "faster": 0.0, "away": None}.items():
+        said: list[str] = []
+        rollouts = SimpleNamespace(tries_both=True, servers=0, by_servers=True)
+        run: Any = SimpleNamespace(
+            settings=SimpleNamespace(rollouts=rollouts), strategy=strategy, path=folder, say=said.append
+        )
+        run.raise_if_stop_requested = lambda: None
+        own = SharedGenerator(_Paused(0.01), strategy, torch.device("cpu"))
+        opened = {False: own, True: _Paused(pause) if strategy.is_lead else None}
+
+        @contextmanager
+        def opening(*_: Any, by_servers: bool, opened: Any = opened) -> Iterator[Any]:
+            yield opened[by_servers]
+
+        with (
+            patch.multiple(engine_choice, generator_of=opening, shared_generator=opening, SECONDS=0.2),
+            engine_choice.chosen_generator(
+                run, Mock(), "ppo", 4, folder, EngineTrial([(1,), (2,)], settings, seed=0)
+            ) as (generator, choice),
+        ):
+            written = generator.generate([Request((7,), 5)], temperature=1.0, max_response_tokens=2)
+        assert choice is not None
+        rates = [choice.engine, sorted(choice.rates), choice.reason]
+        found[name] = {"choice": rates, "written": list(written[0].ids), "said": len(said)}
+    return found
+
+
+class _Paused:
+    """Samples two tokens, after a pause; None is a server that is away."""
+
+    def __init__(self, pause: float | None) -> None:
+        self._pause = pause
+
+    def generate(self, requests: list[Request], *, temperature: float, max_response_tokens: int) -> list[Generated]:
+        if self._pause is None:
+            raise ServerAway("nobody is there")
+        time.sleep(self._pause)
+        return [Generated((request.seed % 7, 1), True) for request in requests]
+
+
 def primitives(strategy: Strategy, folder: Path) -> dict[str, Any]:
     """What the strategy itself promises."""
     rank = strategy.rank
@@ -262,7 +327,7 @@ def main() -> None:
     with joined(place, on_gpu=False, timeout_seconds=60) as strategy:
         found = {
             each.__name__: each(strategy, folder / each.__name__)
-            for each in (primitives, equality, change_of_world, not_finite)
+            for each in (primitives, engines, equality, change_of_world, not_finite)
         }
         (folder / f"{strategy.rank}.json").write_text(json.dumps(found))
 

@@ -14,14 +14,13 @@ from triphase.datacheck.agenda import needs_reward_model
 from triphase.datacheck.examiner import response_limits
 from triphase.datacheck.model_names import place_of
 from triphase.datacheck.run_data import RunData, first_prompts
-from triphase.datacheck.served_base import require_files
+from triphase.datacheck.served_base import require_startable
 from triphase.demo.embedded import gold_of
 from triphase.errors import DataError, SettingsError
 from triphase.monitoring.trackers import require_trackers
 from triphase.records.types import Split
 from triphase.rewards import registry
 from triphase.rollouts.client import JsonClient
-from triphase.rollouts.serving import require_vllm
 from triphase.rollouts.vllm_server import VLLMServer
 from triphase.settings.agenda import has_demonstrations_alone
 from triphase.settings.schema import RunSettings
@@ -188,11 +187,11 @@ def _examine_services(settings: RunSettings, steps: tuple[str, ...], lent: Calla
             registry.examine(scorer, prompts, lent, place_of, setting=named)
         seen.append(scorer)
         _require_start_of_critic(settings, variant)
-    asked = ["ppo", *(step for step in ("sampling", "evaluation") if getattr(settings.rollouts, step))]
-    if settings.rollouts.servers:
-        if settings.sft_method in ("lora", "none"):  # else the servers load what phase 1 leaves, or finds
-            require_files(settings.model)
-        require_vllm(settings.rollouts)
+    asked = [step for step in ("sampling", "evaluation") if getattr(settings.rollouts, step)]
+    if not settings.rollouts.tries_both:  # else PPO samples here if servers cannot
+        asked.append("ppo")
+    if settings.rollouts.servers and asked:
+        require_startable(settings)
     for address in settings.rollouts.addresses:
         with closing(JsonClient(address, settings.rollouts, setting="rollouts.addresses")) as client:
             if any(step in steps for step in asked):

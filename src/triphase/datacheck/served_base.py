@@ -4,6 +4,7 @@ from triphase.datacheck.model_names import place_of
 from triphase.errors import SettingsError
 from triphase.models.chain import is_adapter
 from triphase.models.places import directory_of
+from triphase.rollouts.serving import require_vllm
 from triphase.settings.phase_names import SFT
 from triphase.settings.places import expanded
 from triphase.settings.schema import ModelSettings, RunSettings
@@ -24,6 +25,17 @@ def served_base(settings: RunSettings) -> str:
             raise SettingsError(f"{final}: the servers load the result of phase 1 from there; run `triphase sft` first")
         return str(final.resolve())
     return require_files(settings.model)
+
+
+def require_startable(settings: RunSettings) -> None:
+    """Check that the run can start servers: they can open the base, and vLLM is installed.
+
+    Raises:
+        SettingsError: they cannot, or it is not.
+    """
+    if settings.sft_method in ("lora", "none"):  # else the servers load what phase 1 leaves, or finds
+        require_files(settings.model)
+    require_vllm(settings.rollouts)
 
 
 def require_files(model: ModelSettings) -> str:

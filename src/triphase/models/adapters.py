@@ -3,7 +3,7 @@
 Files are peft's: `PeftModel.from_pretrained` opens them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -160,10 +160,12 @@ class Adapters:
                 module.lora_b[adapter].requires_grad_(adapter in names)
 
     @torch.no_grad()
-    def merge(self, name: str) -> None:
+    def merge(self, name: str, weights: Mapping[str, Tensor] | None = None) -> None:
         """Merge an adapter's update into the base, in float32, rounded once; afterwards the adapter must not be active.
 
         W ← W + (alpha / rank)·B·A
+
+        Into ``weights`` instead, if given: copies of the base's, by the names that they have in its files.
 
         Raises:
             ModelError: the base is quantized, and its codes cannot hold the update.
@@ -172,9 +174,9 @@ class Adapters:
             raise ModelError(
                 "an adapter cannot be merged into a quantized base; load the model without model.quantization"
             )
-        for module in self._modules.values():
-            weight = module.base.weight
-            weight.copy_(weight.float() + module.update(name))
+        for path, module in self._modules.items():
+            weight = module.base.weight if weights is None else weights[f"{path}.weight"]
+            weight.copy_(weight.float() + module.update(name).to(weight.device))
 
     @contextmanager
     def removed(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from triphase.batches.sharing import Batch
 from triphase.errors import ModelError
 from triphase.models.roles import POLICY, REFERENCE, PolicyOutput, SharedModel
+from triphase.models.sharded_loading import Shard, copy_of_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +131,13 @@ class FullPolicy:
 
     adapter = REFERENCE
 
-    def __init__(self, shared: SharedModel) -> None:
+    def __init__(self, shared: SharedModel, shard: Shard | None = None) -> None:
+        """``shard`` divides the layers of the copy among processes, if those of the base are."""
         self._shared = shared
         self.reference = Reference(shared, whole=True)
+        base = shared.backbone.model
         with shared.adapters.removed():
-            model = copy.deepcopy(shared.backbone.model)
+            model = copy.deepcopy(base) if shard is None else copy_of_parts(base, shared.device, shard)
         self.model = SharedModel(
             replace(shared.loaded, model=model),
             shared.adapter_settings,
@@ -182,10 +185,10 @@ class FullPolicy:
             parameter.requires_grad_(learns)
 
 
-def policy_for(shared: SharedModel, method: str) -> Policy:
-    """The policy at the start of PPO by ``method`` (`lora` or `full`): the reference."""
+def policy_for(shared: SharedModel, method: str, shard: Shard | None = None) -> Policy:
+    """The policy at the start of PPO by ``method`` (`lora` or `full`): the reference. ``shard`` as in `FullPolicy`."""
     if method == "full":
-        return FullPolicy(shared)
+        return FullPolicy(shared, shard)
     shared.adapters.load(POLICY, shared.adapters.state(REFERENCE))
     return AdapterPolicy(shared)
 

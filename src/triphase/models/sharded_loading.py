@@ -4,6 +4,7 @@ The model is created without weights, its layers are divided, and then each proc
 files: rows of the weights of layers, and all weights outside of them.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from triphase.errors import ModelError
 from triphase.models.backbone import layers_of
 from triphase.models.chain import Chain
 from triphase.models.files import weight_files
@@ -101,6 +103,36 @@ def open_parts(chain: Chain, dtype: torch.dtype, device: torch.device, shard: Sh
             _set(model, name, nn.Parameter(files.rows(name).to(device, dtype), requires_grad=False))
     model.tie_weights()
     return model
+
+
+@torch.no_grad()
+def copy_of_parts(model: Any, device: torch.device, shard: Shard) -> Any:
+    """A copy of a model with divided layers, divided by ``shard`` in the same way: each process copies its own parts.
+
+    Raises:
+        ModelError: the model's configuration describes another model, so that it cannot be created again.
+    """
+    with _weights_without_data():
+        made: Any = type(model)(copy.deepcopy(model.config))
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    for name, weight in list(made.named_parameters()):
+        if name not in weights or weights[name].shape != weight.shape:
+            raise ModelError(
+                f"{type(model).__name__} cannot be copied in parts ({name} differs from its configuration); set "
+                f"ppo.method: lora, or parallel.strategy: replicated"
+            )
+        _set(made, name, nn.Parameter(torch.empty_like(weight, dtype=weights[name].dtype), requires_grad=False))
+    for name, buffer in model.named_buffers():
+        _set(made, name, buffer.clone())
+    parts = [dict(layer.named_parameters()) for layer in layers_of(model)]
+    made.eval()
+    shard(layers_of(made), device, lambda number, name, first, last: local_part(parts[number][name]).clone())
+    for name, weight in list(made.named_parameters()):
+        if weight.is_meta:
+            _set(made, name, nn.Parameter(weights[name].clone(), requires_grad=False))
+    made.tie_weights()
+    made.generation_config = copy.deepcopy(model.generation_config)
+    return made
 
 
 def _directory(chain: Chain) -> Path:

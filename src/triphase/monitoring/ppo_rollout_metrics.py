@@ -28,7 +28,7 @@ _RESET = Condition(
     lambda run: run.ppo.reference_reset_every is not None,
 )
 _LIMITED = Condition("where ppo.score_clip is set", lambda run: run.ppo.score_clip is not None)
-_SERVED = Condition("where servers sample (rollouts)", lambda run: run.rollouts.by_servers)
+_SERVED = Condition("where servers sample (rollouts)", lambda run: run.rollouts.by_servers, certain=False)
 _WEIGHED = Condition(  # settings allow the limit with servers alone
     "where servers sample and ppo.importance_limit is set", lambda run: run.ppo.importance_limit is not None
 )

@@ -27,7 +27,13 @@ def ppo_footprint(cost: CostModel, variant: str | None) -> Footprint:
     episodes = settings.batch_size * settings.iterations
     sampling, updating = (_offloaded(cost, settings, stage) for stage in ("sampling", "updates"))
     cost.sampled(
-        found, _without(static, sampling), prompts, episodes, settings.batch_size, limit, by_servers=by_servers
+        found,
+        _without(static, sampling),
+        prompts,
+        episodes,
+        settings.batch_size,
+        limit,
+        by_servers=by_servers and not cost.settings.rollouts.tries_both,
     )
     share = settings.responses_per_prompt if work.packs else 1  # episodes in a row
     rollout = prompts.answered(settings.responses_per_prompt, [limit])

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from triphase.phases.engine_trial import EngineChoice
 from triphase.phases.first_rollout import FirstRollout
 from triphase.phases.score_scale import ScoreScale
 from triphase.settings.extension import schedule_span
@@ -22,6 +23,7 @@ class PPOState(PhaseState):
         advantage_estimator: the estimator of this checkpoint; None for the default, as in old checkpoints.
         first_rollout: the baseline of later scores; None in checkpoints of older versions.
         schedule_from: the optimizer step at which an extension restarted the schedule; None if none did.
+        engine: what samples the rollouts, as a trial found; None without one.
     """
 
     kl_coefficient: float = 0.0
@@ -30,6 +32,7 @@ class PPOState(PhaseState):
     advantage_estimator: str | None = None
     schedule_from: int | None = None
     first_rollout: FirstRollout | None = None
+    engine: EngineChoice | None = None
 
     def unit_of_scores(self, normalization: str) -> float | None:
         """A standard deviation of the SFT policy's scores, in the scorer's own unit; None if unknown.
@@ -49,6 +52,8 @@ class PPOState(PhaseState):
         read.score_scale = None if scale is None else ScoreScale(**scale)
         first = values.get("first_rollout")
         read.first_rollout = None if first is None else FirstRollout.from_json(first)
+        engine = values.get("engine")
+        read.engine = None if engine is None else EngineChoice(**engine)
         return read
 
 

@@ -21,6 +21,7 @@ from triphase.footprints.moments import (
     GRADIENTS,
     MOMENTS,
     PROCESS,
+    TEMPORARY,
     Footprint,
     Moment,
 )
@@ -31,7 +32,7 @@ from triphase.planning.every_phase import footprints_of
 from triphase.planning.machine import Machine
 from triphase.planning.passes import sized
 from triphase.planning.plan import opened, traceable, work_of, workload
-from triphase.planning.remedies import remedies_of
+from triphase.planning.remedies import remedies_of, trains_whole
 from triphase.settings.parallel import require_work
 from triphase.settings.phase_names import section_of
 from triphase.settings.ppo import PPOSettings
@@ -225,8 +226,11 @@ def _with(
 
     def moment(each: Moment, *, whole: bool) -> Moment:
         parts = {**each.parts, PROCESS: _CONTEXT}
+        if each.name == "checkpoint":
+            parts[TEMPORARY] = 0.0  # its bytes are in the host's memory
         if strategy == "fsdp2":
-            parts[BASE] += 2 * layer - given
+            models = round(parts[BASE] / work.base_bytes)  # the base, and a policy with weights of its own
+            parts[BASE] += 2 * layer - models * given
             if whole:  # each rank steps its rows; a whole gradient stays until the step
                 parts[MOMENTS] -= 2 * given * 4 / size
         return Moment(each.name, parts, each.shape)
@@ -234,7 +238,7 @@ def _with(
     made = [
         Footprint(
             each.phase,
-            [moment(one, whole=_trains_all(each, settings)) for one in each.moments],
+            [moment(one, whole=trains_whole(each.phase, settings)) for one in each.moments],
             each.flops,
             each.tokens,
             each.passes,
@@ -245,10 +249,6 @@ def _with(
         each.remedies = remedies_of(each, settings, adapted_layers=work.adapted_layers)
     gathered = given if strategy == "fsdp2" else 0.0
     return MachinePlan(machine, strategy, made, gathered, checkpoint)
-
-
-def _trains_all(found: Footprint, settings: RunSettings) -> bool:
-    return found.phase == "sft" and settings.sft_method == "full"
 
 
 def _step(phase: str) -> str:

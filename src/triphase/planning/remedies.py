@@ -37,7 +37,7 @@ def _remedies(found: Footprint, settings: RunSettings, adapted_layers: int) -> I
         section = "ppo" if phase == "evaluation" else phase
         yield f"{section}.microbatch_tokens: {shape.tokens // 2}", share * passing / 2
     if activations and not settings.model.recompute_activations:
-        kept = activations / adapted_layers if not _trains_whole(found.phase, settings) else 0.0
+        kept = activations / adapted_layers if not trains_whole(found.phase, settings) else 0.0
         yield "model.recompute_activations: true", share * (activations - kept) * _RECOMPUTED
     if cache and shape.rows > 1:
         section = "ppo" if phase == "ppo" else "sampling"
@@ -50,14 +50,15 @@ def _remedies(found: Footprint, settings: RunSettings, adapted_layers: int) -> I
         yield f"rollouts.servers: {count - 1}", parts[SERVERS] / count
     if phase in ("sft", "reward") and parts.get(TRUNK):
         yield "adapters.trunk_cache_gb: 0", parts[TRUNK]
-    if _trains_whole(found.phase, settings):
+    if trains_whole(found.phase, settings):
         copied = parts[BASE] / 2 if phase == "ppo" else 0.0
         yield f"{found.phase.replace('/', '.')}.method: lora", parts.get(GRADIENTS, 0.0) + parts[MOMENTS] + copied
     if settings.model.dtype == "float32" and not settings.trains_whole:
         yield "model.dtype: bfloat16", parts[BASE] / 2
 
 
-def _trains_whole(phase: str, settings: RunSettings) -> bool:
+def trains_whole(phase: str, settings: RunSettings) -> bool:
+    """Whether a phase (`sft`, `ppo`, or a variant's) trains every weight."""
     if phase == "sft":
         return settings.sft.method == "full"
     variant = variant_in(phase)

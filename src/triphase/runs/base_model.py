@@ -1,6 +1,7 @@
 """The base that a run trains on, opened by this process, or by all ranks together if its layers are divided."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from triphase.datacheck.model_names import place_of
@@ -36,30 +37,34 @@ class BaseModel:
         self._served: tuple[ModelSettings, SharedModel] | None = None
         strategy.serve_loading(self._serve)
 
-    def opened(self, settings: ModelSettings) -> SharedModel:
-        """The roles on the model in these settings."""
-        if self._served is not None and self._served[0] == settings:
+    def opened(self, settings: ModelSettings, *, beside: bool = False) -> SharedModel:
+        """The roles on the model in these settings; ``beside`` the base, which stays open, or in its place."""
+        if not beside and self._served is not None and self._served[0] == settings:
             found, self._served = self._served[1], None
             return found
-        self._strategy.load_together(settings.model_dump(mode="json"))
-        return self._read(settings)
+        self._strategy.load_together({"model": settings.model_dump(mode="json"), "beside": beside})
+        return self._read(settings, beside=beside)
 
     def forget(self) -> None:
         """Rank 0 has released its model, and opens it again."""
         self._served = None
 
     def _serve(self, told: Any) -> None:
+        settings = ModelSettings.model_validate(told["model"])
+        if told["beside"]:
+            self._read(settings, beside=True)  # the strategy keeps its parts
+            return
         self._before()
         self._served = None
-        settings = ModelSettings.model_validate(told)
         self._served = (settings, self._read(settings))
 
-    def _read(self, settings: ModelSettings) -> SharedModel:
+    def _read(self, settings: ModelSettings, *, beside: bool = False) -> SharedModel:
         if settings.dtype == "auto":
             settings = settings.model_copy(update={"dtype": self._dtype() or "auto"})
         base_name, note = public_name(settings.name)
         note = " ".join(part for part in (note, note_of(settings.quantization)) if part)
-        loaded = load_model(settings, place_of, self._strategy.shard if self._strategy.shards else None)
+        shard = partial(self._strategy.shard, beside=beside) if self._strategy.shards else None
+        loaded = load_model(settings, place_of, shard)
         return SharedModel(
             loaded,
             self._settings.adapters,

@@ -46,9 +46,14 @@ def load_policy_at(shared: SharedModel, run: Path, step: int, method: str, varia
     """The policy with the weights that it had after iteration ``step`` of PPO by ``method``.
 
     Raises:
-        RunError: there is no such checkpoint.
+        RunError: there is no such checkpoint, or only this process of several would open it.
     """
     require_checkpoint(run, step, variant)
+    if method == "full" and shared.loaded.sharded:
+        raise RunError(
+            f"--checkpoint {step}: ppo.method is full, and the base is sharded among processes, which do not open "
+            "checkpoints together; give this command one process"
+        )
     tensors = load_checkpoint(checkpoints_of(run, variant), step).tensors
     policy = policy_for(shared, method)
     policy.load({name.removeprefix(_PREFIX): value for name, value in tensors.items() if name.startswith(_PREFIX)})

@@ -26,10 +26,15 @@ Sampler = Callable[[SharedModel, str | None], AbstractContextManager[Generator |
 
 
 @contextmanager
-def generator_of(run: Run, policy: Policy, batch_size: int, serving: Path) -> Iterator[Generator]:
-    """The generator of the policy: this process, or vLLM servers that read the adapter from ``serving``."""
+def generator_of(
+    run: Run, policy: Policy, batch_size: int, serving: Path, *, by_servers: bool | None = None
+) -> Iterator[Generator]:
+    """The generator of the policy: this process, or vLLM servers that read the adapter from ``serving``.
+
+    ``by_servers`` says which; by default the settings do.
+    """
     shared = policy.model
-    if not run.settings.rollouts.by_servers:
+    if not (run.settings.rollouts.by_servers if by_servers is None else by_servers):
         yield LocalGenerator(shared, adapter=policy.adapter, batch_size=batch_size)
         return
     with (
@@ -105,13 +110,15 @@ def _started(run: Run, shared: SharedModel, logs: Path) -> Iterator[StartedServe
 
 
 @contextmanager
-def shared_generator(run: Run, policy: Policy, batch_size: int, serving: Path) -> Iterator[Generator]:
+def shared_generator(
+    run: Run, policy: Policy, batch_size: int, serving: Path, *, by_servers: bool
+) -> Iterator[Generator]:
     """The same for several processes: each samples its share, or rank 0 sends all requests to the servers."""
-    strategy, by_servers = run.strategy, run.settings.rollouts.by_servers
+    strategy = run.strategy
     if by_servers and not strategy.is_lead:
         yield LedGenerator(None, strategy)
         return
-    with generator_of(run, policy, batch_size, serving) as generator:
+    with generator_of(run, policy, batch_size, serving, by_servers=by_servers) as generator:
         if strategy.world == 1:
             yield generator
         elif by_servers:

@@ -3,23 +3,25 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from triphase.models.policies import policy_for
+from triphase.models.policies import Policy, policy_for
 from triphase.models.roles import SharedModel
 from triphase.monitoring.alarm_rules import limits_for
 from triphase.monitoring.metrics import FILE_NAME, read_metrics
 from triphase.monitoring.samples import FILE_NAME as SAMPLES
 from triphase.monitoring.samples import SampleLog
+from triphase.phases.engine_trial import EngineTrial
 from triphase.phases.guards import AlarmGuard
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.sft import SupervisedPhase
 from triphase.phases.sft_mix import SFTMix, visits
 from triphase.records.mixture import Mixture
 from triphase.rewards.registry import kind_of
-from triphase.runs.generators import shared_generator
+from triphase.runs.engine_choice import chosen_generator
 from triphase.runs.result_rows import mixture_figures
 from triphase.runs.rounds import continue_policy
 from triphase.runs.scoring import shared_scorer
@@ -51,12 +53,17 @@ def sft_phase(run: Run) -> tuple[SupervisedPhase, dict[str, Any]]:
 
 
 def whole_weights(run: Run, shared: SharedModel) -> dict[str, Tensor] | None:
-    """Every weight of a model whose layers the ranks have divided, on all ranks; None if none has."""
+    """Every weight of a trained model whose layers the ranks have divided, on rank 0; every rank calls this.
+
+    None if they have divided none, and on the other ranks.
+    """
     if not run.strategy.shards:
         return None
     model = shared.backbone.model
     trained = {id(weight): name for name, weight in model.named_parameters()}
-    whole = run.strategy.whole(dict(model.named_parameters()))
+    whole = run.strategy.whole(dict(model.named_parameters()), on_lead=True)
+    if not run.strategy.is_lead:
+        return None
     with shared.adapters.removed():  # the names in the files are those without adapters
         return {name: whole[trained[id(weight)]] for name, weight in model.named_parameters()}
 
@@ -69,19 +76,25 @@ def ppo_phase_of(run: Run, variant: str | None) -> Iterator[PPOPhase]:
     if not strategy.is_lead and shared.adapters.has(REWARD) and is_whole(run.artifact(REWARD)):
         load_reward_model(shared, run.artifact(REWARD))  # calibrated, as rank 0 has it
     limit, room = run.settings.model.max_length, settings.max_response_tokens
-    policy = policy_for(shared, settings.method)
+    policy = _policy(run, shared, settings.method)
     continue_policy(run, shared)
+    ids = [encode_prompt(prompt, shared.template, room=room, max_length=limit) for prompt in prompts]
+    seed = run.settings.seed if settings.seed is None else settings.seed
+    trial, serving = EngineTrial(ids, settings, seed=seed), run.part(name, "serving")
     with (
         shared_scorer(run, settings) as scorer,
-        shared_generator(run, policy, settings.batch_size, run.part(name, "serving")) as generator,
+        chosen_generator(run, policy, name, settings.batch_size, serving, trial) as (generator, engine),
     ):
-        yield PPOPhase(
+        if engine is not None and not engine.by_servers and settings.importance_limit is not None:
+            run.say("ppo.importance_limit does not apply: this process samples from the policy that it trains")
+            settings = settings.model_copy(update={"importance_limit": None})
+        phase = PPOPhase(
             shared,
             prompts,
-            [encode_prompt(prompt, shared.template, room=room, max_length=limit) for prompt in prompts],
+            ids,
             generator,
             settings,
-            seed=run.settings.seed if settings.seed is None else settings.seed,
+            seed=seed,
             gold=run.gold,
             scorer=scorer,
             guard=_guard(run, variant, settings),
@@ -91,6 +104,17 @@ def ppo_phase_of(run: Run, variant: str | None) -> Iterator[PPOPhase]:
             ahead=bool(run.settings.rollouts.ahead),
             strategy=strategy,
         )
+        phase.state.values.engine = engine
+        yield phase
+
+
+def _policy(run: Run, shared: SharedModel, method: str) -> Policy:
+    """The policy at the start; a copy of a divided base is divided too."""
+    strategy = run.strategy
+    if not strategy.shards or method == "lora":
+        return policy_for(shared, method)
+    strategy.barrier()  # no rank is in a pass
+    return policy_for(shared, method, partial(strategy.shard, beside=True))
 
 
 def _mix(run: Run, settings: PPOSettings) -> SFTMix | None:

@@ -180,7 +180,9 @@ def run_ppo(run: Run, variant: str | None = None) -> None:
         ):
             phase.on_samples = lambda iteration, found: _show(log, options.metrics, iteration, found)
             run_loop(phase, options)
-        save_trained(phase.policy, final, with_critic=settings.has_critic, made_by=run.made_by(phase_name))
+        weights = whole_weights(run, phase.policy.model) if settings.method == "full" else None
+        made_by = run.made_by(phase_name)
+        save_trained(phase.policy, final, with_critic=settings.has_critic, made_by=made_by, weights=weights)
         _settle(run, phase_name)
         phase.shared.adapters.remove(CRITIC)
 

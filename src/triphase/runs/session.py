@@ -226,7 +226,8 @@ class Run:
 
     def whole_policy(self, final: Path) -> SharedModel:
         """The policy that PPO with full weights wrote to ``final``."""
-        return self._base.opened(self.settings.model.model_copy(update={"name": str(final.resolve()), "adapter": None}))
+        named = self.settings.model.model_copy(update={"name": str(final.resolve()), "adapter": None})
+        return self._base.opened(named, beside=True)
 
     def _load(self, settings: ModelSettings) -> SharedModel:
         shared = self._base.opened(settings)

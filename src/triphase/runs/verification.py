@@ -19,6 +19,7 @@ from triphase.monitoring.progress import SilentProgress, SilentTrack
 from triphase.runs import pipeline
 from triphase.runs.base_dtype import kept_dtype
 from triphase.runs.directory import RunDirectory
+from triphase.runs.engine_choice import kept_choice
 from triphase.runs.provenance import day_begun, read_config, versions
 from triphase.runs.reward_training import run_reward
 from triphase.runs.session import Run
@@ -105,6 +106,7 @@ def _repeat(path: Path, settings: RunSettings, phase: str, variant: str | None, 
         else:
             pipeline.run_ppo(run, variant)
 
+    settings = _as_sampled(path, settings, phase)
     directory = RunDirectory(settings)
     _furnish(path, directory.path, phase)
     stop = StopRequest()
@@ -115,6 +117,18 @@ def _repeat(path: Path, settings: RunSettings, phase: str, variant: str | None, 
     except Stopped:
         pass
     return _fingerprints(directory.path / phase)
+
+
+def _as_sampled(path: Path, settings: RunSettings, phase: str) -> RunSettings:
+    """The settings with the engine that a trial chose for PPO, which another trial may not choose."""
+    rollouts = settings.rollouts
+    choice = kept_choice(path, phase) if rollouts.tries_both and phase not in (SFT, REWARD) else None
+    if choice is None:
+        return settings
+    changed: dict[str, Any] = {"engine": choice.engine}
+    if not choice.by_servers:
+        changed |= {"servers": 0, "addresses": ()}
+    return settings.model_copy(update={"rollouts": rollouts.model_copy(update=changed)})
 
 
 def _furnish(path: Path, copy: Path, phase: str) -> None:

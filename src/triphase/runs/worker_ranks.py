@@ -70,6 +70,8 @@ def _ppo(run: Run, variant: str | None) -> None:
         kept(run, ppo_phase(variant), "", phase.total_steps, shown=(), guard=phase.guard) as options,
     ):
         run_loop(phase, options)
+    if run.settings.ppo_of(variant).method == "full":
+        whole_weights(run, phase.policy.model)
     run.model().adapters.remove(CRITIC)
 
 

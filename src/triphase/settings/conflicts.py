@@ -104,28 +104,16 @@ def require_full_weights_fit(settings: "RunSettings") -> None:
 
 
 def require_shardable(settings: "RunSettings") -> None:
-    """Check the compatibility of settings with a base that is divided among processes: PPO needs it frozen.
+    """Check that settings of a base that is divided among processes do not apply to one that is not.
 
     Raises:
-        ValueError: PPO trains all weights.
+        ValueError: one does.
     """
-    if settings.parallel.strategy != "fsdp2":
-        if settings.parallel.cpu_offload:
-            raise ValueError(
-                f"parallel.cpu_offload moves parts of a sharded base, but parallel.strategy is "
-                f"{settings.parallel.strategy}; set it to fsdp2, or parallel.cpu_offload: false"
-            )
-        return
-    found = [
-        ("ppo.method" if variant is None else f"variants.{variant}.method", settings.ppo_of(variant).method)
-        for variant in (None, *settings.variants)
-    ]
-    for name, method in found:
-        if method == "full":
-            raise ValueError(
-                f"{name} is full, but parallel.strategy fsdp2 shards a frozen base; set {name}: lora, or "
-                "parallel.strategy: replicated"
-            )
+    if settings.parallel.strategy != "fsdp2" and settings.parallel.cpu_offload:
+        raise ValueError(
+            f"parallel.cpu_offload moves parts of a sharded base, but parallel.strategy is "
+            f"{settings.parallel.strategy}; set it to fsdp2, or parallel.cpu_offload: false"
+        )
 
 
 def require_quantization_fits(settings: "RunSettings") -> None:

@@ -16,8 +16,8 @@ class ParallelSettings(Settings):
 
     strategy: Literal["auto", "replicated", "fsdp2"] = "auto"
     """How they share the work, besides a share of each step's samples for each: `replicated` gives each the whole
-    model; `fsdp2` divides the layers of the frozen base among them, which takes less memory and is slower; `auto` does
-    that if the base does not fit on each. A single process needs none."""
+    model; `fsdp2` divides its layers among them, which takes less memory and is slower; `auto` does that if a frozen
+    base does not fit on each. A single process needs none."""
     cpu_offload: bool = False
     """With `fsdp2`: each rank keeps its part of the layers in the machine's memory instead of its GPU's, and copies a
     layer's part to the GPU before the layer is gathered. Slower; changes nothing on CPUs."""

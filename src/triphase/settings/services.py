@@ -75,8 +75,10 @@ class ServiceSettings(Settings):
 class RolloutSettings(ServiceSettings):
     """vLLM servers that generate PPO's rollouts (docs/servers.md)."""
 
-    engine: Literal["auto", "local", "vllm"] = "auto"
-    """The generator: `local` is this process, `vllm` are servers; `auto` is vllm if servers or addresses are set."""
+    engine: Literal["auto", "local", "vllm"] | None = None
+    """The generator: `local` is this process, `vllm` are servers; `null` is vllm if servers or addresses are set. With
+    `auto` both sample for about ten seconds when PPO begins, and the faster one samples the run: this process, if the
+    servers cannot."""
     servers: Annotated[int, Field(ge=0, le=64)] = 0
     """Number of vLLM servers that the run starts on this machine when PPO begins, and stops at its end."""
     addresses: tuple[Address, ...] = ()
@@ -112,6 +114,11 @@ class RolloutSettings(ServiceSettings):
     def by_servers(self) -> bool:
         """Whether servers sample."""
         return bool(self.servers or self.addresses)
+
+    @property
+    def tries_both(self) -> bool:
+        """Whether a trial decides if servers sample PPO's rollouts; none is needed if only they can."""
+        return self.engine == "auto" and self.by_servers and not self.ahead
 
     @model_validator(mode="after")
     def _fit(self) -> Self:

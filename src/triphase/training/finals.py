@@ -56,13 +56,23 @@ def load_policy(shared: SharedModel, adapter: str, directory: Path) -> None:
         shared.value_head.linear.load_state_dict(tensors_in(directory, "value_head.safetensors"))
 
 
-def save_trained(policy: Policy, directory: Path, *, with_critic: bool, made_by: str | None = None) -> None:
-    """Write the policy of PPO: an adapter with its critic, or a whole model with the adapter merged."""
+def save_trained(
+    policy: Policy,
+    directory: Path,
+    *,
+    with_critic: bool,
+    made_by: str | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write the policy of PPO: an adapter with its critic, or a whole model with the adapter merged.
+
+    ``weights`` as in `save_whole_model`; the adapter is merged into them.
+    """
     if policy.adapter == POLICY:
         save_policy(policy.model, POLICY, directory, with_value_head=with_critic, made_by=made_by)
         return
-    policy.model.adapters.merge(policy.adapter)
-    save_whole_model(policy.model, directory, made_by)
+    policy.model.adapters.merge(policy.adapter, weights)
+    save_whole_model(policy.model, directory, made_by, weights=weights)
 
 
 def holds_whole_model(directory: Path) -> bool:

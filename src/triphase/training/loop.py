@@ -102,7 +102,7 @@ class LoopOptions:
         """Write a checkpoint of ``state``: rank 0 does, once no rank reads an earlier one any more."""
         strategy = state.updater.strategy
         strategy.barrier()
-        tensors = state.updater.tensors()
+        tensors = state.updater.tensors(on_lead=True)
         if strategy.is_lead:
             state.save(self.directory / CHECKPOINTS, keep=self.keep, keep_best=self.keep_best, trained=tensors)
 

@@ -178,18 +178,23 @@ class Updater:
         self._optimizer.zero_grad(set_to_none=True)
         self.strategy.discard_gradients()
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Parameters and Adam's moments, by name, for a checkpoint; every rank calls this."""
+    def tensors(self, *, on_lead: bool = False) -> dict[str, Tensor]:
+        """Parameters and Adam's moments, by name, for a checkpoint; every rank calls this.
+
+        ``on_lead`` as in `Strategy.whole`.
+        """
         found: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
             found[f"parameter.{name}"] = parameter.detach()
             for key, value in self._optimizer.state[parameter].items():
                 found[f"{key}.{name}"] = value
-        return self.strategy.whole(found)
+        return self.strategy.whole(found, on_lead=on_lead)
 
     def digest(self) -> str:
         """A checksum of the parameters; every rank calls this."""
-        return digest_of(self.strategy.whole({name: each.detach() for name, each in self.parameters.items()}))
+        # One by one: with divided weights no rank ever has all of them.
+        named = ({name: each.detach()} for name, each in self.parameters.items())
+        return digest_of(pair for one in named for pair in self.strategy.whole(one).items())
 
     @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:

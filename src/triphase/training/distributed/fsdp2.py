@@ -56,6 +56,7 @@ class Sharded(Replicated):
         self._device = torch.device("cpu")
         self._shards: list[list[DTensor]] = []
         self._blocks: list[nn.Module] = []
+        self._of_base = 0
         self._trained = ShardedWeights(self.rank, self.world, self._mesh.get_group())
         self._over = False
         self._loads = 0
@@ -66,23 +67,27 @@ class Sharded(Replicated):
         blocks: Sequence[nn.Module],
         device: torch.device,
         rows: Callable[[int, str, int, int], Tensor] | None = None,
+        *,
+        beside: bool = False,
     ) -> None:
-        """See Strategy."""
+        """See Strategy. The blocks of a second model are numbered after those of the base."""
         from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
         from torch.distributed.tensor import DTensor
 
         policy = CPUOffloadPolicy(pin_memory=self._pins) if self._offloads else OffloadPolicy()
         self._device, kept = device, torch.device("cpu") if self._offloads else device
+        self._of_base = self._of_base if beside else len(blocks)
+        del self._blocks[self._of_base if beside else 0 :], self._shards[self._of_base if beside else 0 :]
         for number, block in enumerate(blocks):
             made = fully_shard(block, mesh=self._mesh, reshard_after_forward=True, offload_policy=policy)
-            made.set_custom_all_gather(cast("AllGather", _Agreed(self, number)))
+            made.set_custom_all_gather(cast("AllGather", _Agreed(self, len(self._blocks) + number)))
             made.set_requires_gradient_sync(False)  # whole gradients are summed in the step, if there are any
             if rows is not None:
                 self._read(block, kept, lambda *which, number=number: rows(number, *which))
             if not self._offloads:
                 block.to(device)
-        self._blocks = list(blocks)
-        self._shards = [[each for each in block.parameters() if isinstance(each, DTensor)] for block in blocks]
+        self._blocks += blocks
+        self._shards += [[each for each in block.parameters() if isinstance(each, DTensor)] for block in blocks]
 
     def _read(self, block: nn.Module, device: torch.device, rows: Callable[[str, int, int], Tensor]) -> None:
         """Give a divided block without data this rank's rows of its weights."""
@@ -123,21 +128,27 @@ class Sharded(Replicated):
         return sum(squares[1:], squares[0]).sqrt().float()
 
     @torch.no_grad()
-    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def whole(self, tensors: Mapping[str, Tensor], *, on_lead: bool = False) -> dict[str, Tensor]:
         """See Strategy."""
         self._meet()
         found = {}
         for name, tensor in tensors.items():
             known = next((each for each in (name, name.partition(".")[2]) if each in self._trained), None)
+            if known is None or not tensor.ndim:
+                found[name] = tensor
+                continue
             with self._answered():
-                found[name] = (
-                    tensor if known is None or not tensor.ndim else self._trained.whole(known, local_part(tensor))
-                )
+                whole = self._trained.whole(known, local_part(tensor))
+            if not on_lead:
+                found[name] = whole
+            elif self.is_lead:
+                found[name] = whole.cpu()
         return found
 
     def rows(self, name: str, tensor: Tensor) -> Tensor:
         """See Strategy."""
-        return self._trained.rows(name, tensor) if name in self._trained and tensor.ndim else tensor
+        # A copy: a slice would keep the whole tensor in memory.
+        return self._trained.rows(name, tensor).clone() if name in self._trained and tensor.ndim else tensor
 
     def load_together(self, what: Any) -> None:
         """See Strategy."""

@@ -77,9 +77,9 @@ class Strategy:
 
         return nn.utils.get_total_norm(list(gradients.values()))
 
-    def whole(self, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    def whole(self, tensors: "Mapping[str, Tensor]", *, on_lead: bool = False) -> "dict[str, Tensor]":
         """Tensors by the names of parameters (or `moment.NAME`), with those of divided weights whole; every rank
-        calls this."""
+        calls this. With ``on_lead`` rank 0 alone gets these, in the host's memory."""
         return dict(tensors)
 
     def rows(self, name: str, tensor: "Tensor") -> "Tensor":
@@ -114,11 +114,13 @@ class Strategy:
         blocks: "Sequence[nn.Module]",
         device: "torch.device",
         rows: "Callable[[int, str, int, int], Tensor] | None" = None,
+        *,
+        beside: bool = False,
     ) -> None:
-        """Keep this rank's part of the frozen blocks of a model, on ``device``; every rank passes the same model.
+        """Keep this rank's part of the blocks of a model, on ``device``; every rank passes the same model.
 
         ``rows`` reads rows of a block's weight without data: number and name, the first row, and the row after the
-        last.
+        last. The model takes the place of the one before, or is a second one ``beside`` it; no rank may be in a pass.
         """
 
     def load_together(self, what: Any) -> None:
