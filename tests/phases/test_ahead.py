@@ -190,4 +190,4 @@ def test_a_rollout_judges_the_weights_that_sampled_it() -> None:
     metrics = {"ppo/proxy_score": 1.0, "ppo/kl_coefficient": 0.1, "ppo/reference_kl": 2.0}
     assert judge_rollout(4, metrics) == (3, 0.8)
     assert judge_rollout(4, metrics | {"ppo/staleness": 1.0}) == (2, 0.8)
-    assert judge_rollout(4, metrics | {"ppo/staleness": 1.0, "ppo/witness_score": 1.0}) == (2, 0.8)
+    assert judge_rollout(4, metrics | {"ppo/staleness": 1.0, "ppo/witness_score": 1.6}) == (2, pytest.approx(1.1))

@@ -144,16 +144,16 @@ def test_a_rollout_judges_the_weights_from_before_its_updates() -> None:
 
 
 def test_a_checkpoint_pays_for_its_divergence_also_without_a_penalty() -> None:
-    """A tenth of a deviation a nat, at least; the witness, which PPO does not raise, needs no price."""
+    """A tenth of a deviation a nat, at least; the witness, which PPO does not see, has the price that PPO pays."""
     free = {"ppo/proxy_score": 2.0, "ppo/kl_coefficient": 0.0, "ppo/reference_kl": 5.0}
     assert judge_rollout(7, free, 2.0) == (6, 1.0)
     assert judge_rollout(7, free) == (6, 2.0)  # the unit of the scores is not known
     assert judge_rollout(7, free | {"ppo/kl_coefficient": 0.3}, 1.0) == (6, 0.5)
-    assert judge_rollout(7, free | {"ppo/witness_score": 0.7}, 2.0) == (6, 0.7)
+    assert judge_rollout(7, free | {"ppo/witness_score": 0.7}, 2.0) == (6, pytest.approx(0.5 * (0.5 + 0.7)))
     # Its deviation is 1, whatever the scores of the scorer are divided by.
     paid = free | {"ppo/kl_coefficient": 0.1, "ppo/effective_kl_coefficient": 0.4}
     assert judge_rollout(7, paid, 2.0) == (6, 0.0)
-    assert judge_rollout(7, paid | {"ppo/witness_score": 1.0}) == (6, 0.5)
+    assert judge_rollout(7, paid | {"ppo/witness_score": 1.0}, 2.0) == (6, pytest.approx(0.5 * (0.0 + 0.5)))
 
 
 class Descent(Phase):

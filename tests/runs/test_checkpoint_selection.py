@@ -10,6 +10,7 @@ from tests.runs.small_run import do, ppo_alone, write_data
 
 from triphase.cli.main import main
 from triphase.models.roles import POLICY
+from triphase.rewards.types import Scores
 from triphase.runs import pipeline
 from triphase.runs.checkpoint_selection import Candidate, _candidate
 from triphase.runs.checkpoints import load_policy_at
@@ -46,7 +47,7 @@ def test_the_best_is_chosen_and_opens_everywhere(run: Path, capsys: pytest.Captu
     scale = json.loads((run / "ppo" / "checkpoints" / "000003" / "values.json").read_text())["values"]["score_scale"]
     assert [each["step"] for each in choice["candidates"]] == [1, 2, 3] and choice["by"] == "score less KL"
     for each in choice["candidates"]:  # without a KL coefficient a nat costs a tenth of a deviation
-        assert each["value"] == pytest.approx(each["score"] - 0.1 * scale["scale"] * each["reference_kl"])
+        assert each["value"] == pytest.approx(each["score"] / scale["scale"] - 0.1 * each["reference_kl"])
     best = max(choice["candidates"], key=lambda each: each["value"])
     assert choice["step"] == best["step"]
     rows = [json.loads(line) for line in (run / "evaluation" / "samples.jsonl").read_text().splitlines()]
@@ -66,17 +67,24 @@ def test_the_best_is_chosen_and_opens_everywhere(run: Path, capsys: pytest.Captu
     assert (run / "ppo" / "choice.json").stat().st_mtime_ns == before  # among the same checkpoints it stays
 
 
-def priced(run: Path, monitors: dict[str, list[float]], **changes: object) -> Candidate:
-    """Scores of mean 8 at a KL of 5, of the run with other settings of PPO."""
+def priced(run: Path, scores: Scores, baseline: Scores | None, **changes: object) -> Candidate:
+    """A candidate with these scores at a KL of 5, of the run with other settings of PPO."""
     opened = open_run(run)
     opened.settings = opened.settings.model_copy(update={"ppo": opened.settings.ppo.model_copy(update=changes)})
-    return _candidate(opened, 3, [9.0, 7.0], monitors, [4.0, 6.0])
+    return _candidate(opened, 3, scores, 5.0, baseline, calibrated=baseline is not None)
 
 
-def test_the_witness_decides_where_there_is_one(run: Path) -> None:
-    for coefficient, value in ((0.0, 2.0), (0.05, 1.75)):  # in its own unit, which is not the scorer's
-        found = priced(run, {"witness_score": [1.0, 3.0]}, kl_coefficient=coefficient)
-        assert (found.score, found.witness, found.reference_kl, found.value) == (8.0, 2.0, 5.0, value)
+def test_reward_model_and_witness_share_the_choice(run: Path) -> None:
+    """Each in its own deviation, and no further than the SFT policy's scores go; the coefficient does not matter."""
+    baseline = Scores((0.0, 2.0, 4.0, 2.0), monitors={"witness_score": (1.0, 2.0, 1.0, 2.0)})
+    for coefficient in (0.0, 0.3):
+        found = priced(
+            run, Scores((3.0, 9.0), monitors={"witness_score": (0.0, 3.0)}), baseline, kl_coefficient=coefficient
+        )
+        assert (found.score, found.witness, found.reference_kl) == (6.0, 1.5, 5.0)
+        assert found.value == pytest.approx(((3 + 4) / 2 / 2**0.5 + (0 + 2) / 2 / 0.5) / 2 - 0.05 * 5)
+    alone = priced(run, Scores((3.0, 9.0)), Scores(baseline.total))
+    assert alone.witness is None and alone.value == pytest.approx((3 + 4) / 2 / 2**0.5 - 0.05 * 5)
 
 
 def test_a_nat_is_priced_in_deviations_of_the_sft_policys_scores(run: Path) -> None:
@@ -88,8 +96,8 @@ def test_a_nat_is_priced_in_deviations_of_the_sft_policys_scores(run: Path) -> N
         ("calibrated", 0.05, 0.1 * unit), ("calibrated", 0.3, 0.3 * unit), ("running", 0.3, 0.3 * unit),
         ("batch", 0.0, 0.1 * unit), ("batch", 0.3, 0.3 * unit), ("raw", 0.0, 0.1 * unit), ("raw", 9.0, 9.0),
     ):  # fmt: skip
-        found = priced(run, {}, score_normalization=kind, kl_coefficient=coefficient)
-        assert found.value == pytest.approx(8 - price * 5), (kind, coefficient)
+        found = priced(run, Scores((9.0, 7.0)), None, score_normalization=kind, kl_coefficient=coefficient)
+        assert found.value == pytest.approx((8 - price * 5) / unit), (kind, coefficient)
 
 
 def test_what_cannot_be_chosen(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

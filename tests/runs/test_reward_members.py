@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from math import ceil
 from pathlib import Path
+from statistics import fmean, pstdev
 
 import pytest
 import torch
@@ -12,11 +14,17 @@ import triphase
 from triphase.errors import RunError, SettingsError
 from triphase.models.members import WITNESS
 from triphase.monitoring.metrics import FILE_NAME, read_metrics
+from triphase.phases.sampling import sample_responses
 from triphase.rewards.model import ModelScorer
+from triphase.rewards.types import Answer
 from triphase.runs import pipeline
+from triphase.runs.checkpoint_selection import choose_best
+from triphase.runs.checkpoints import load_policy_at
+from triphase.runs.evaluation import encoded
 from triphase.runs.opening import open_run
 from triphase.runs.verification import verify_run
 from triphase.settings.schema import RunSettings
+from triphase.training.artifacts import is_whole
 from triphase.training.reward_finals import load_reward_model
 from triphase.training.stopping import Stopped
 
@@ -126,6 +134,45 @@ def test_a_run_takes_it_from_there_and_a_classifier_is_refused(whole: Path, tmp_
             settings(tmp_path, name="other", ppo={**values["ppo"], "scorer": scorer}, labeling={"source": "none"}),
             pipeline.run_all,
         )
+
+
+def test_the_best_checkpoint_is_judged_by_both_models(whole: Path, tmp_path: Path) -> None:
+    """Each response counts no more than nearly all of the SFT policy's on the same prompts."""
+    run = Path(shutil.copytree(whole / "runs", tmp_path / "runs")) / "small"
+    step = choose_best(open_run(run))
+    choice = json.loads((run / "ppo" / "choice.json").read_text())
+    assert choice["step"] == step and choice["by"] == "score and witness score less KL"
+    assert is_whole(run / "ppo" / "best")
+
+    opened = open_run(run)
+    shared = opened.model()
+    load_reward_model(shared, opened.artifact("reward"))
+    scorer, prompts, scores = ModelScorer(shared), opened.prompts("heldout"), []
+    for each in (None, step):
+        adapter = opened.reference_adapter if each is None else load_policy_at(shared, run, each, "lora").adapter
+        said = sample_responses(
+            shared,
+            prompts,
+            adapter=adapter,
+            model="best",
+            count=opened.settings.evaluation.samples_per_prompt,
+            temperature=opened.settings.ppo.temperature,
+            max_response_tokens=opened.settings.ppo.max_response_tokens,
+            max_length=opened.settings.model.max_length,
+            batch_size=opened.settings.sampling.batch_size,
+            seed=opened.settings.seed,
+        )
+        pairs = zip(said, encoded(shared, said), strict=True)
+        scores.append(scorer.score([Answer(prompt, got.text, got.finished, ids) for (prompt, got, _), ids in pairs]))
+    start, best = ([each.total, each.monitors["witness_score"]] for each in scores)
+    value = fmean(
+        fmean(min(score, sorted(first)[ceil(0.95 * len(first)) - 1]) for score in now) / pstdev(first)
+        for first, now in zip(start, best, strict=True)
+    )
+    found = next(each for each in choice["candidates"] if each["step"] == step)
+    assert found["value"] == pytest.approx(value - 0.05 * found["reference_kl"], abs=1e-4)
+    assert found["value"] == max(each["value"] for each in choice["candidates"])
+    assert (found["score"], found["witness"]) == pytest.approx([fmean(each) for each in best], abs=1e-4)
 
 
 def test_a_damaged_member_is_refused_by_its_name(whole: Path, tmp_path: Path) -> None:

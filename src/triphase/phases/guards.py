@@ -13,6 +13,7 @@ from typing import Any
 from triphase.monitoring.alarms import WINDOW, Alarm, Limits, find_alarms, shown_samples
 from triphase.monitoring.composite_rules import peaks
 from triphase.monitoring.glossary import METRICS
+from triphase.objectives.checkpoint_value import LEAST_KL_PRICE
 from triphase.phases.ppo_state import PPOState
 from triphase.records.visible import visible
 from triphase.settings.guards import GuardSettings
@@ -23,8 +24,6 @@ from triphase.training.distributed.types import ALONE, Strategy
 from triphase.training.loop import Judged
 from triphase.training.state import TrainingState
 
-LEAST_KL_PRICE = 0.1
-"""Minimum price of a nat of reference KL when checkpoints are compared, in standard deviations of the scores."""
 _LONGEST_SHOWN = 160
 _log = logging.getLogger(__name__)
 Rows = Sequence[Mapping[str, Any]]
@@ -41,8 +40,9 @@ def judge_rollout(position: int, metrics: Mapping[str, float], unit: float | Non
     """Judges a PPO iteration by score − price · KL. ``unit`` is a standard deviation of the scores, if known.
 
     The price is the effective coefficient, and at least `LEAST_KL_PRICE` units: the score alone never peaks, since PPO
-    raises it. If there is a witness, its score replaces the score, and the price is the coefficient itself: the witness
-    has deviation 1, whatever the scorer's scores are divided by.
+    raises it. If there is a witness, it is the mean of that, in units, and of the witness's score less the coefficient
+    itself · KL: the witness has deviation 1, whatever the scorer's scores are divided by. PPO does not see the witness,
+    but errors that both models have learned raise both.
 
     It is measured on the rollout, so it judges the weights that sampled it: those from before the iteration's updates,
     or older ones, sampled ahead. The gold score is not used: no real run has one, and it could not measure weights that
@@ -53,10 +53,11 @@ def judge_rollout(position: int, metrics: Mapping[str, float], unit: float | Non
         return None
     score, coefficient, kl = (metrics[name] for name in needed)
     judged = position - 1 - int(metrics.get("ppo/staleness", 0.0))
+    price = max(metrics.get("ppo/effective_kl_coefficient", coefficient), LEAST_KL_PRICE * (unit or 0.0))
+    own = score - price * kl
     if "ppo/witness_score" in metrics:
-        return judged, metrics["ppo/witness_score"] - coefficient * kl
-    coefficient = metrics.get("ppo/effective_kl_coefficient", coefficient)
-    return judged, score - max(coefficient, LEAST_KL_PRICE * (unit or 0.0)) * kl
+        return judged, (own / (unit or 1.0) + metrics["ppo/witness_score"] - coefficient * kl) / 2
+    return judged, own
 
 
 class AlarmGuard:

@@ -133,7 +133,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
             self.strategy.require_same("the frozen weights", self._frozen.digest)
 
     def judge(self, position: int, metrics: Mapping[str, float]) -> Judged:
-        """By score minus KL penalty, or by the witness."""
+        """By score minus KL penalty, and by the witness if there is one."""
         unit = self.state.values.unit_of_scores(self.settings.score_normalization)
         return judge_rollout(position, metrics, unit)
 

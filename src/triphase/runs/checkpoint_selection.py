@@ -1,26 +1,29 @@
 """The best checkpoint of PPO without gold: each kept one responds to held-out prompts, and scorer and KL decide.
 
-    value = mean score − price·KL          price = max(kl_coefficient·s, 0.1·σ)
-    value = mean witness score − kl_coefficient·KL          if there is a witness, which PPO does not optimize
+    value = mean over scorer and witness of: mean min(score, c)/σ − price·KL
+    a reward model       c: 95 % quantile of the SFT policy's scores on the same prompts, σ: their deviation; price 0.05
+    another scorer       c: none, σ: the unit of its scores in PPO; price max(kl_coefficient·s/σ, 0.1)
 
-with σ the standard deviation of the SFT policy's scores, and s the unit of the penalty: σ, or 1 under `raw`. That of a
-witness is 1 by itself.
-
-The score alone never peaks: PPO raises it. The selected one is stored in `ppo/best` like the last one in `ppo/final`.
+with s the unit of the penalty: σ, or 1 under `raw`. The score alone never peaks: PPO raises it. The selected one is
+stored in `ppo/best` like the last one in `ppo/final`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
 from triphase.errors import RunError
-from triphase.phases.guards import LEAST_KL_PRICE
+from triphase.models.roles import SharedModel
+from triphase.monitoring.progress import Track
+from triphase.objectives.checkpoint_value import LEAST_KL_PRICE, Measure, checkpoint_value
 from triphase.phases.ppo_state import PPOState
 from triphase.phases.sampling import sample_responses
 from triphase.records.files import write_json
+from triphase.records.types import Prompt
 from triphase.rewards.model import WITNESS_SCORE
-from triphase.rewards.types import Answer
+from triphase.rewards.registry import needs_reward_model
+from triphase.rewards.types import Answer, Scores
 from triphase.runs.best_checkpoint import BEST, FILE_NAME, read_choice
 from triphase.runs.checkpoints import load_policy_at
 from triphase.runs.evaluation import encoded, sequence_kl
@@ -64,7 +67,7 @@ def choose_best(run: Run) -> int:
     best = max(found, key=lambda each: each.value)
     policy = load_policy_at(run.model(), run.path, best.step, run.settings.ppo.method)
     save_trained(policy, directory, with_critic=False, made_by=run.made_by(PPO))
-    by = "score less KL" if best.witness is None else "witness score less KL"
+    by = "score less KL" if best.witness is None else "score and witness score less KL"
     write_json(run.part(FILE_NAME), {"step": best.step, "by": by, "candidates": [asdict(each) for each in found]})
     run.say(f"ppo/best: iteration {best.step} of {', '.join(map(str, steps))}, by {by} on held-out prompts")
     run.forget_model()
@@ -72,64 +75,82 @@ def choose_best(run: Run) -> int:
 
 
 def _candidates(run: Run, steps: Sequence[int]) -> list[Candidate]:
-    prompts = run.prompts("heldout")[: run.settings.evaluation.max_prompts]
-    count, settings = run.settings.evaluation.samples_per_prompt, run.settings.ppo
-    found = []
+    learned, found = needs_reward_model(run.settings.ppo.scorer), []
+    prompts, count = run.prompts("heldout")[: run.settings.evaluation.max_prompts], len(steps) + learned
+    total = count * len(prompts) * run.settings.evaluation.samples_per_prompt
     with (
-        scorer_of(run, settings) as scorer,
-        run.progress.track("choosing", len(steps) * len(prompts) * count, unit="responses") as track,
+        scorer_of(run, run.settings.ppo) as scorer,
+        run.progress.track("choosing", total, unit="responses") as track,
     ):
+        baseline = None
+        if learned:
+            baseline = scorer.score(_answers(run, prompts, (run.model(), run.reference_adapter), track))
         for step in steps:
-            shared = run.model()
-            policy = load_policy_at(shared, run.path, step, settings.method)
-            said = sample_responses(
-                policy.model,
-                prompts,
-                adapter=policy.adapter,
-                model=BEST,
-                count=count,
-                temperature=settings.temperature,
-                max_response_tokens=settings.max_response_tokens,
-                max_length=run.settings.model.max_length,
-                batch_size=run.settings.sampling.batch_size,
-                seed=run.settings.seed,
-                on_finished=track.advance,
-            )
-            samples, actor = encoded(shared, said), (policy.model, policy.adapter)
-            moved = sequence_kl(run, shared, actor, samples, temperature=settings.temperature)
-            scores = scorer.score(
-                [
-                    Answer(prompt, response.text, response.finished, sample)
-                    for (prompt, response, _), sample in zip(said, samples, strict=True)
-                ]
-            )
-            found.append(_candidate(run, step, scores.total, scores.monitors, moved))
+            policy = load_policy_at(run.model(), run.path, step, run.settings.ppo.method)
+            actor = (policy.model, policy.adapter)
+            answers = _answers(run, prompts, actor, track)
+            samples = [answer.sample for answer in answers if answer.sample is not None]
+            moved = sequence_kl(run, run.model(), actor, samples, temperature=run.settings.ppo.temperature)
+            scores = scorer.score(answers)
+            found.append(_candidate(run, step, scores, fmean(moved), baseline, calibrated=scorer.calibrated))
             run.raise_if_stop_requested()
     return found
 
 
+def _answers(run: Run, prompts: Sequence[Prompt], actor: tuple[SharedModel, str | None], track: Track) -> list[Answer]:
+    """Responses of a policy, the same seeds for each policy."""
+    settings, (model, adapter) = run.settings, actor
+    said = sample_responses(
+        model,
+        prompts,
+        adapter=adapter,
+        model=BEST,
+        count=settings.evaluation.samples_per_prompt,
+        temperature=settings.ppo.temperature,
+        max_response_tokens=settings.ppo.max_response_tokens,
+        max_length=settings.model.max_length,
+        batch_size=settings.sampling.batch_size,
+        seed=settings.seed,
+        on_finished=track.advance,
+    )
+    return [
+        Answer(prompt, response.text, response.finished, sample)
+        for (prompt, response, _), sample in zip(said, encoded(run.model(), said), strict=True)
+    ]
+
+
 def _candidate(
-    run: Run, step: int, total: Sequence[float], monitors: Mapping[str, Sequence[float]], moved: Sequence[float]
+    run: Run, step: int, scores: Scores, reference_kl: float, baseline: Scores | None, *, calibrated: bool
 ) -> Candidate:
-    whole = [value for value in total if math.isfinite(value)]
-    if not whole:
+    """A checkpoint's value. ``baseline``: scores of the SFT policy's responses, where a reward model is part of the
+    scorer; ``calibrated``: it is the whole of it."""
+    if not any(map(math.isfinite, scores.total)):
         raise RunError(f"--checkpoint best: the scorer gives no score to the responses of iteration {step}")
-    score, kl, witness = fmean(whole), fmean(moved), monitors.get(WITNESS_SCORE)
-    manifest, coefficient = _manifest(run, step), run.settings.ppo.kl_coefficient
-    if witness is not None:
-        second = fmean(witness)
-        return Candidate(step, manifest, score, second, kl, second - coefficient * kl)
-    unit = _unit(run, step)
-    counted = 1.0 if run.settings.ppo.score_normalization == "raw" else unit
-    price = max(coefficient * counted, LEAST_KL_PRICE * unit)
-    return Candidate(step, manifest, score, None, kl, score - price * kl)
+    own, witness = _measure(run, step), scores.monitors.get(WITNESS_SCORE)
+    if baseline is not None and calibrated:
+        own = Measure.of_reward_model(baseline.total)
+    judged = [(own, scores.total)]
+    if baseline is not None and witness is not None:
+        judged.append((Measure.of_reward_model(baseline.monitors[WITNESS_SCORE]), witness))
+    means = [fmean(filter(math.isfinite, each)) for _, each in judged]
+    return Candidate(
+        step,
+        _manifest(run, step),
+        means[0],
+        means[1] if len(means) > 1 else None,
+        reference_kl,
+        checkpoint_value(judged, reference_kl),
+    )
 
 
 def _manifest(run: Run, step: int) -> str:
     return sum_of(run.part(PPO, CHECKPOINTS), step)
 
 
-def _unit(run: Run, step: int) -> float:
-    """The standard deviation of the scores of the SFT policy's samples, as stored by PPO."""
+def _measure(run: Run, step: int) -> Measure:
+    """That of a scorer which has not learned from comparisons, with the unit that PPO has stored."""
+    settings = run.settings.ppo
     state = PPOState.from_json(load_checkpoint(run.part(PPO, CHECKPOINTS), step).values["values"])
-    return state.unit_of_scores(run.settings.ppo.score_normalization) or 1.0
+    unit = state.unit_of_scores(settings.score_normalization) or 1.0
+    paid = settings.kl_coefficient / (unit if settings.score_normalization == "raw" else 1.0)
+    return Measure(unit, max(paid, LEAST_KL_PRICE))

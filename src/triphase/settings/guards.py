@@ -38,8 +38,8 @@ class GuardSettings(Settings):
     ] = "continue"
     """What PPO does at an alarm: `continue` logs it; `lower-learning-rate` and `raise-kl-coefficient` continue with
     only that change; `rollback` continues from the weights before the alarm with both; `rollback-to-best` likewise,
-    from the best judged checkpoint before it (by the witness if there is one, else by score minus KL penalty); `stop`
-    ends with the weights from before it. After `rollbacks` of them the next alarm stops."""
+    from the best judged checkpoint before it (by score minus KL penalty, and the witness if there is one); `stop` ends
+    with the weights from before it. After `rollbacks` of them the next alarm stops."""
     false_alarm_rate: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     """Share of PPO runs without any change that may raise an alarm which compares with the SFT policy's own samples
     (the first rollout): the limit in standard errors follows from it, from the rules and from ppo.iterations."""

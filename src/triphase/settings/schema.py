@@ -165,8 +165,8 @@ class CheckpointSettings(Settings):
     """How many of the newest checkpoints are kept; one fewer once PPO is finished, since the last but one is a spare.
     Of all but the last only the weights are kept then."""
     keep_best: Annotated[int, Field(ge=0)] = 1
-    """How many more are kept because they are the best: by held-out loss (SFT, reward), by score minus KL penalty, or
-    by the witness (PPO, docs/resilience.md)."""
+    """How many more are kept because they are the best: by held-out loss (SFT, reward), by score minus KL penalty,
+    and by the witness if there is one (PPO, docs/resilience.md)."""
 
 
 class RunSettings(Settings):
