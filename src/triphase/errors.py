@@ -51,7 +51,7 @@ class UnscoredAnswer(TrainingError):
 
 
 class ServerError(TriphaseError):
-    """A server used by a run (a remote scorer, a vLLM server) is away, or responds wrongly or with too much data.
+    """A server used by a run (a remote scorer, a vLLM server) is unreachable, or its response is wrong or too large.
 
     ``status`` is that of its response, if the response is the problem.
     """

@@ -110,7 +110,11 @@ def _is_policy(model: str, name: str) -> bool:
 
 
 def _model(model: str, name: str) -> str:
-    """Whether a name refers to a path or a model, and is not nearly a policy of the run."""
+    """The name of a path or a model.
+
+    Raises:
+        SettingsError: it is nearly the name of a policy of the run.
+    """
     near = [] if os.path.isdir(name) else get_close_matches(name, _policies_of(model), n=1)
     if near:
         raise SettingsError(f"--against {name}: is not a policy of {model}; did you mean {near[0]}?")

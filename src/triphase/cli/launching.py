@@ -59,7 +59,7 @@ class _Group:
         return [process.returncode for process in self._ranks]
 
     def ask_to_stop(self, number: int, frame: object) -> None:
-        """The user's signal: the first lets the step end, the second ends at once."""
+        """Handle the user's signal: the first lets the current step finish, the second ends all ranks at once."""
         self._asked += 1
         if self._asked > 1:
             self.kill()

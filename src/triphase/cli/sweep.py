@@ -76,7 +76,7 @@ def print_gaps(points: Sequence[SweepPoint]) -> None:
 
 
 def require_parallel(parallel: int) -> None:
-    """The number of parallel runs.
+    """Check the number of parallel runs.
 
     Raises:
         SettingsError: ``parallel`` is not a valid number.

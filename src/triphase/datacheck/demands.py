@@ -75,10 +75,10 @@ def require_settings(settings: RunSettings, steps: tuple[str, ...], lent: Callab
 
 
 def require_demonstrations(settings: RunSettings, data: RunData) -> None:
-    """The number of demonstrations to train on, from every source.
+    """Check that the sources together have a demonstration to train on.
 
     Raises:
-        DataError: there are none.
+        DataError: they have none.
     """
     for problem in _sft(settings, Holdings(_demonstrated(settings, data), Counter(), Counter())):
         raise DataError(problem)

@@ -49,7 +49,7 @@ def check_chain(chain: Chain, adapters: AdapterSettings, *, max_length: int) -> 
 
 
 def require_positions(backbone: Backbone, max_length: int) -> None:
-    """Refuse records longer than the positions that a model was trained on.
+    """Check that a model with learned positions has enough of them for ``max_length`` tokens.
 
     Raises:
         ModelError: names both lengths.

@@ -158,7 +158,7 @@ def steps_rightly(kind: type[Stepper], backbone: Backbone) -> bool:
 
 @torch.no_grad()
 def _steps_rightly(kind: type[Stepper], backbone: Backbone, first: int) -> bool:
-    """The same for the tokens after ``first``."""
+    """Whether they match for the tokens after ``first``."""
     vocabulary = len(backbone.head_weight)
     rows = [[(first + token) % vocabulary for token in prompt] for prompt in _PROMPTS]
     try:

@@ -82,7 +82,7 @@ def _without(static: Mapping[str, float], offloaded: Mapping[str, float]) -> dic
 
 
 def _mix(cost: CostModel, found: Footprint, static: dict[str, float], settings: PPOSettings) -> None:
-    """The demonstrations of each step: their trunk states are computed at each visit."""
+    """Add the demonstrations of each step, whose trunk states are computed at each visit."""
     work, shown = cost.work, cost.load.demonstrations
     shapes = list(shapes_of(shown, batch_size=settings.minibatch_size, max_tokens=settings.tokens_at_once))
     shape = largest(shapes)

@@ -1,6 +1,6 @@
 """Which roles of PPO are offloaded to the host's memory in which stage, if `model.offload` is set.
 
-| stage    | what is offloaded beside the adapters that it does not read                   |
+| stage    | what is offloaded, besides adapters that the stage does not read              |
 |----------|-------------------------------------------------------------------------------|
 | sampling | with full weights the layers of the frozen base                               |
 | scoring  | nothing: every role is read                                                   |

@@ -71,7 +71,7 @@ class TwoHeadPhase(RewardPhase):
         return super().advance(step) | self._told
 
     def _look(self, members: Sequence[int]) -> None:
-        """The gradient of the correlation penalty with respect to the two scores of each response of a step."""
+        """Compute the gradient of the correlation penalty with respect to the two scores of each response of a step."""
         both = torch.cat(self._of_each(members, self._both, width=2)).requires_grad_()
         correlations = [within_group_correlation(both[:, head], *self._lengths(members)) for head in (0, 1)]
         quality, length = correlations

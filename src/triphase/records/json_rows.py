@@ -91,7 +91,7 @@ def _no_constant(text: str) -> NoReturn:
 
 
 def _require_lines(text: str, name: str, number: int) -> None:
-    """Whether the first line can be that of JSON lines: otherwise the error is the file's, not the record's."""
+    """Refuse a first line that cannot begin JSON lines: the error is then the file's, not the record's."""
     if _LIST.match(text):
         raise DataError(f"{name}:{number}: the file is a JSON list, not JSON lines; rename it to end in .json")
     if text.strip() == "{":
@@ -117,7 +117,7 @@ def _parsed(decoder: StrictDecoder, text: str, name: str, number: int) -> Any:
 
 
 def _cause(error: json.JSONDecodeError, text: str) -> str:
-    """Require that the text after the end of JSON is JSON, if it can be checked."""
+    """The likely cause of a syntax error, to be appended to its message; empty if there is none."""
     if "\r" in text.rstrip("\r\n"):
         return "; lines end with only a carriage return: save the file with line feeds"
     if error.msg.startswith("Invalid control character"):

@@ -60,7 +60,7 @@ def accuracy_caption(reward: RewardFindings) -> str:
 
 
 def reliability_caption(found: Reliability | None) -> str:
-    """Whether the reward model's confidence matches its accuracy."""
+    """A sentence on whether the reward model's confidence matches its accuracy; empty without data."""
     bins = [each for each in found.bins if each.low >= 0.5 - 1e-9] if found else []
     count = sum(each.count for each in bins)
     if not count:

@@ -142,7 +142,7 @@ def overoptimization(
 
 
 def _path(axes: "Axes", points: Sequence[tuple[float, float]], **style: Any) -> None:
-    """The running mean of points along a path, which would be a tangle while the policy stays in one place."""
+    """Draw a path as a running mean: its points would be a tangle while the policy stays in one place."""
     axes.plot(*(_running_mean(side) for side in zip(*points, strict=True)), **style)
 
 

@@ -31,7 +31,7 @@ class PeopleWin:
 
     @property
     def tone(self) -> str:
-        """Whether people have preferred one of the two."""
+        """``good`` if the interval shows which of the two people prefer, otherwise ``open``."""
         return "good" if is_above(self.rate, 0.5) or is_below(self.rate, 0.5) else "open"
 
     @property

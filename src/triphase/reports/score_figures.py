@@ -91,7 +91,7 @@ def _points(rows: Sequence[Row]) -> list[tuple[int, float, float]]:
 
 
 def ensemble_band(rows: Sequence[Row]) -> str | None:
-    """How much the members of an ensemble disagree, mean and deviation over the responses; None without two values."""
+    """How much the members of an ensemble disagree: mean and deviation over the responses; None for a single value."""
     have = [row for row in rows if _DISAGREEMENT in row]
     if len(have) < 2:
         return None

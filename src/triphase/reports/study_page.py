@@ -72,7 +72,7 @@ def headline(found: StudyFindings) -> list[str]:
 
 
 def _peaked(variant: VariantFindings) -> list[str]:
-    """Whether a variant went past the peak of its fitted form."""
+    """A sentence if a variant went past the peak of its fitted form; otherwise none."""
     fit, curve = variant.fit, variant.curve
     if fit is None or curve is None or curve.gold is None or not _is_reached(fit):
         return []

@@ -38,7 +38,7 @@ class JudgeScorer(Scorer):
         """One grade for each answer; NaN if the judge returns none.
 
         Raises:
-            ServerError: the judge is away, or rejects the request.
+            ServerError: the judge is unreachable, or rejects the request.
         """
         keys = [self._key(answer) for answer in answers]
         questions = {key: partial(self._grade, key, answer) for key, answer in zip(keys, answers, strict=True)}

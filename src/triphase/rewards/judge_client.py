@@ -69,7 +69,7 @@ class JudgeClient:
             read: converts a value of the field to a number; None tries again. It may raise KeyError or TypeError.
 
         Raises:
-            ServerError: the judge is away, or rejects the request.
+            ServerError: the judge is unreachable, or rejects the request.
         """
         name, schema = field
         shape = {"type": "object", "properties": {name: schema}, "required": [name], "additionalProperties": False}

@@ -46,7 +46,7 @@ class KeptAnswers:
             interrupt: aborts the requests in progress, so that Ctrl-C does not wait for them.
 
         Raises:
-            ServerError: the judge is away, or rejects a request; the other replies are stored.
+            ServerError: the judge is unreachable, or rejects a request; the other replies are stored.
         """
         asked = {key: question for key, question in questions.items() if key not in self._known}
         if not asked:

@@ -70,7 +70,7 @@ class PairJudge:
         """A verdict on each pair of responses to one prompt.
 
         Raises:
-            ServerError: the judge is away, or rejects the request.
+            ServerError: the judge is unreachable, or rejects the request.
         """
         orders = [order for first, second in pairs for order in ((first, second), (second, first))]
         keys = [self._key(*order) for order in orders]

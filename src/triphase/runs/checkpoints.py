@@ -19,7 +19,7 @@ def checkpoints_of(run: Path, variant: str | None = None) -> Path:
 
 
 def require_checkpoint(run: Path, step: int, variant: str | None = None) -> None:
-    """An intact checkpoint of PPO, or of a variant, after iteration ``step``.
+    """Check that PPO, or a variant, has an intact checkpoint of iteration ``step``.
 
     Raises:
         RunError: there is none; the message lists the existing ones.

@@ -136,7 +136,8 @@ class RunDirectory:
     def _changed_settings(
         self, kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, begun: Sequence[str]
     ) -> tuple[bool, list[str]]:
-        """Whether settings have changed that no started phase depends on, which are recorded; and stale ones.
+        """Compare settings with those of the run: whether any changed that no started phase depends on (they are
+        recorded), and sentences on those that the evaluation depends on.
 
         Raises:
             RunError: a started phase depends on one.
@@ -273,7 +274,7 @@ class RunDirectory:
 
 
 def _require_place(run: Path) -> None:
-    """A run must be a directory, or able to become one, that can be written to.
+    """Check that a run is a writable directory, or can become one.
 
     Raises:
         RunError: something else is there, or above it, or its place is read-only or forbidden.

@@ -101,7 +101,7 @@ def _merge_reward(run: Path, to: Path) -> None:
 def _describe(
     to: Path, run: Path, settings: RunSettings, what: str, *, variant: str | None = None, is_last: bool = True
 ) -> None:
-    """The measurements are of the last policy of the main PPO run, and belong in no other card."""
+    """Add the run to the model card, with its measurements if they are of this policy: the main PPO run's last."""
     card = (to / "README.md").read_text(encoding="utf-8")
     own = settings.model_copy(update={"ppo": settings.ppo_of(variant)})
     rewrite_text(to, "README.md", with_run(card, run, own, what, is_measured=variant is None and is_last))

@@ -70,7 +70,7 @@ def open_policy(
 
 
 def require_policy(run: Run, path: Path, policy: str, checkpoint: int | None) -> None:
-    """A policy that the run has trained: `sft`, `ppo` or a variant; ``checkpoint`` is an iteration of its PPO.
+    """Check that the run has trained a policy: `sft`, `ppo` or a variant; ``checkpoint`` is an iteration of its PPO.
 
     Raises:
         RunError: there is no such policy, or not yet.

@@ -153,7 +153,7 @@ def _parts(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
 
 
 def run_labeling(run: Run) -> None:
-    """The human step: simulated labelers rank, people have ranked, or preferences are imported."""
+    """Perform the human step: simulated labelers rank, people have ranked, or preferences are imported."""
     run.raise_if_stop_requested()
     with run.directory.timed("labelling"):
         label(run)

@@ -39,7 +39,7 @@ def seed_points(run: Path, count: int) -> tuple[Path, list[SweepPoint]]:
 
 
 def require_count(count: int) -> None:
-    """The number of seeds.
+    """Check the number of seeds.
 
     Raises:
         SettingsError: ``count`` is not a valid number.

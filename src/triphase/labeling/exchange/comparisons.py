@@ -60,7 +60,7 @@ def records_of_comparisons(
 
 
 def _add_ranking(records: Records, pairs: Sequence[Comparison], seen: dict[object, int]) -> None:
-    """The ranking that these pairs come from, restricted to the texts in them."""
+    """Add the ranking that these pairs come from, restricted to the texts in them."""
     prompt, labeler, answers = pairs[0].prompt, pairs[0].labeler or formats.IMPORTED, pairs[0].ranking
     assert answers is not None  # noqa: S101 - these have one
     there = {text for pair in pairs for text in (pair.chosen, pair.rejected)}

@@ -135,7 +135,7 @@ def ignored_columns(row: Row, kind: str) -> set[str]:
 
 
 def _refuse_unread_answers(row: Row, have: set[str], kind: str) -> None:
-    """A column with several answers, or with a judgment, that nothing would read: not a bare prompt or response."""
+    """Refuse a bare prompt or response with an unread column that looks like answers or judgments of them."""
     unread = have - COLUMNS[kind] - ASKED - ({rating_column(row)} if kind == "responses" else set())
     for name in sorted(unread):
         known = [] if _COUNTS.search(name) else ["responses", "chosen", "rejected", "winner", "places"]

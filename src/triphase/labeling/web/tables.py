@@ -6,7 +6,7 @@ from markdown_it.rules_block.table import escapedSplit, getLine, table
 
 
 def whole_table(state: StateBlock, first: int, last: int, silent: bool) -> bool:
-    """The rule for tables, which rejects one with surplus cells."""
+    """Parse a table; False, as for any other text, if a row has more cells than the header."""
     before, kind = len(state.tokens), state.parentType
     if not table(state, first, last, silent):
         return False

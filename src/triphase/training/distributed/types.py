@@ -107,7 +107,7 @@ class Strategy:
         return flag
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank has arrived."""
 
     def shard(
         self,
