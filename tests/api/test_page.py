@@ -71,7 +71,7 @@ def test_the_reward_model_tells_liked_from_disliked(inside: Page) -> None:
     assert isinstance(run, triphase.Run) and run.summary["reward_model"]["accuracy"] == 1.0
     good, bad = run.reward_model().score(["sun river"] * 2, ["sun song friend", "mud rust mud"])
     assert good > bad + 1
-    with opened(ScorerContext(ScorerSettings(kind="object"), lent=run.reward_model().score)) as scorer:
+    with opened(ScorerContext(ScorerSettings(kind="object"), scorer_object=run.reward_model().score)) as scorer:
         prompt = Prompt("p", (Message("user", "sun river"),))
         found = scorer.score([Answer(prompt, "sun song friend", True), Answer(prompt, "mud rust mud", True)]).total
     assert found == pytest.approx((good, bad), abs=1e-5)

@@ -10,7 +10,15 @@ import pytest
 
 from triphase.cli import main as main_module
 from triphase.cli.arguments import parse_overrides
-from triphase.cli.main import COMMANDS, INTERRUPTED, LABEL_COMMANDS, MISTAKEN, main
+from triphase.cli.main import (
+    CAMPAIGN_COMMANDS,
+    COMMANDS,
+    INTERRUPTED,
+    LABEL_COMMANDS,
+    MISTAKEN,
+    USER_COMMANDS,
+    main,
+)
 from triphase.errors import SettingsError, TrainingError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -65,7 +73,7 @@ def test_help_needs_nothing_heavy() -> None:
 def test_the_first_line_of_a_command_is_its_meaning_in_the_table() -> None:
     import importlib
 
-    for name, function, meaning in COMMANDS:
+    for name, function, meaning in (*COMMANDS, *LABEL_COMMANDS, *USER_COMMANDS, *CAMPAIGN_COMMANDS):
         module, _, attribute = function.partition(":")
         found = getattr(importlib.import_module(f"triphase.cli.{module}"), attribute)
         assert (found.__doc__ or "").splitlines()[0] == meaning, name

@@ -68,7 +68,9 @@ def of_function() -> Iterator[Scorer]:
 @contextmanager
 def of_object() -> Iterator[Scorer]:
     settings = ScorerSettings(kind="object", batch_size=4)
-    with opened(ScorerContext(settings, lent=lambda prompts, responses: [number_of(text) for text in responses])) as it:
+    with opened(
+        ScorerContext(settings, scorer_object=lambda prompts, responses: [number_of(text) for text in responses])
+    ) as it:
         yield it
 
 

@@ -14,8 +14,8 @@ from triphase.rewards.types import Answer, ScorerContext, Scores
 from triphase.settings.scorer import ScorerSettings
 
 
-def scored(lent: Callable[..., Any] | None, given: list[Answer] | None = None, **settings: Any) -> Scores:
-    with opened(ScorerContext(ScorerSettings(kind="object", **settings), lent=lent)) as scorer:
+def scored(scorer_object: Callable[..., Any] | None, given: list[Answer] | None = None, **settings: Any) -> Scores:
+    with opened(ScorerContext(ScorerSettings(kind="object", **settings), scorer_object=scorer_object)) as scorer:
         return scorer.score(answers() if given is None else given)
 
 
@@ -54,7 +54,7 @@ def test_what_it_changes_does_not_reach_the_records() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lent", "line"),
+    ("scorer_object", "line"),
     [
         (lambda prompts, responses: 1 / 0, "raised ZeroDivisionError: division by zero (response 0: 'oak 1')"),
         (
@@ -66,20 +66,20 @@ def test_what_it_changes_does_not_reach_the_records() -> None:
         (lambda prompts, responses: time.sleep(5), "did not return within 0.2 s"),
     ],
 )
-def test_what_it_does_wrong_is_one_line(lent: Callable[..., Any], line: str) -> None:
+def test_what_it_does_wrong_is_one_line(scorer_object: Callable[..., Any], line: str) -> None:
     with pytest.raises(TrainingError) as caught:
-        scored(lent, timeout_seconds=0.2)
+        scored(scorer_object, timeout_seconds=0.2)
     told = str(caught.value)
     assert told.startswith("reward: ") and "<lambda> " in told and line in told and "\n" not in told
 
 
 def test_it_is_tried_before_the_first_step() -> None:
     settings = ScorerSettings(kind="object")
-    examine(settings, lent=lambda prompts, responses: [0.0] * len(responses))
+    examine(settings, scorer_object=lambda prompts, responses: [0.0] * len(responses))
     with pytest.raises(SettingsError, match=r"returns 1 numbers .* \(this was a test call with two responses\)"):
-        examine(settings, lent=lambda prompts, responses: [0.0])
+        examine(settings, scorer_object=lambda prompts, responses: [0.0])
     with pytest.raises(SettingsError, match="needs answer, which is neither a column"):
-        examine(settings, lent=lambda prompts, responses, answer: [0.0] * len(responses))
+        examine(settings, scorer_object=lambda prompts, responses, answer: [0.0] * len(responses))
 
 
 def test_where_nobody_lends_it_the_line_says_how_to_go_on() -> None:

@@ -83,7 +83,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], str]] = {
         demo.smollm: _convert
         models.adapters: Adapters.__init__
         models.backbone: _name_of_layers _name_of_final_norm
-        models.chain: chain_of own_adapter told_of base_of
+        models.chain: chain_of own_adapter errors_under base_of
         models.checking: require_positions require_rows
         models.files: read_object check_files tensor_sizes weight_files _check_kind _check_sizes
         models.language_head: logit_map_of

@@ -10,7 +10,7 @@ from tests.runs.small_run import do, files_of, settings, write_data
 from triphase.cli.phases import reward
 from triphase.errors import SettingsError
 from triphase.reports.contents import read_run
-from triphase.reports.learning_curve import CurvePoint, gain_of_doubling, told
+from triphase.reports.learning_curve import CurvePoint, curve_sentences, gain_of_doubling
 from triphase.reports.page import page_of
 from triphase.runs import pipeline
 from triphase.runs.learning_curve import measure_curve
@@ -26,9 +26,9 @@ def test_the_gain_of_a_doubling_by_hand() -> None:
     """log₂ sizes −1, 0, 1 about their mean, accuracies 0.60, 0.66, 0.70: (0.70 − 0.60) / 2."""
     points = [point(20, 0.60), point(40, 0.66), point(80, 0.70)]
     assert gain_of_doubling(points) == pytest.approx(0.05, abs=1e-12)
-    assert "brought +5.0 points" in told(points)[-1] and len(told(points)) == 4
-    assert "brought −5.0 points" in told([point(20, 0.7), point(40, 0.65)])[-1]
-    assert gain_of_doubling(points[:1]) is None and told([]) == []
+    assert "brought +5.0 points" in curve_sentences(points)[-1] and len(curve_sentences(points)) == 4
+    assert "brought −5.0 points" in curve_sentences([point(20, 0.7), point(40, 0.65)])[-1]
+    assert gain_of_doubling(points[:1]) is None and curve_sentences([]) == []
 
 
 def test_a_run_has_its_curve_and_its_reward_model_stays(tmp_path: Path) -> None:

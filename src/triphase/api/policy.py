@@ -68,7 +68,7 @@ class LoadedPolicy:
             )
         found = sample_responses(
             self._shared,
-            _told_apart(prompts_of(prompts)),
+            _with_distinct_ids(prompts_of(prompts)),
             adapter=self._adapter,
             model="policy",
             count=n,
@@ -101,7 +101,7 @@ def load_policy(model: Place, name: str | None = None, *, checkpoint: int | None
     return LoadedPolicy(shared, adapter, temperature=temperature, max_tokens=max_tokens, max_length=max_length)
 
 
-def _told_apart(prompts: list[Prompt]) -> list[Prompt]:
+def _with_distinct_ids(prompts: list[Prompt]) -> list[Prompt]:
     """The prompts, with a separate id for each repetition."""
     count: dict[str, int] = {}
     found = []

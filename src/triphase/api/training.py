@@ -98,7 +98,12 @@ def train_ppo(
     with removed_if_refused(_new_places(name, settings)):
         chosen = _begun("train_ppo", model, "prompts", prompts, name, scored)
         return _performed(
-            chosen, "ppo and variants", "report", examined=("ppo",), progress=progress, lent=_lent(reward)
+            chosen,
+            "ppo and variants",
+            "report",
+            examined=("ppo",),
+            progress=progress,
+            scorer_object=_scorer_object(reward),
         )
 
 
@@ -130,7 +135,9 @@ def evaluate(
             "function passed to train_ppo, and scores by it; leave reward out"
         )
     steps = ("evaluation", "report")
-    return _performed(chosen, *steps, examined=("evaluation",), progress=progress, checkpoint=checkpoint, lent=reward)
+    return _performed(
+        chosen, *steps, examined=("evaluation",), progress=progress, checkpoint=checkpoint, scorer_object=reward
+    )
 
 
 def _begun(
@@ -161,7 +168,7 @@ def _new_places(name: object, settings: Mapping[str, Any]) -> list[Path]:
     return not_there(expanded(os.fspath(output)) / name)
 
 
-def _lent(reward: Reward) -> Callable[..., Any] | None:
+def _scorer_object(reward: Reward) -> Callable[..., Any] | None:
     return reward if callable(reward) else None
 
 
@@ -186,7 +193,7 @@ def _performed(
     examined: Sequence[str],
     progress: bool,
     checkpoint: int | None = None,
-    lent: Callable[..., Any] | None = None,
+    scorer_object: Callable[..., Any] | None = None,
 ) -> Run:
     begun: list[Path] = []
     threads = torch.get_num_threads()
@@ -198,7 +205,7 @@ def _performed(
             examined=tuple(examined),
             checkpoint=checkpoint,
             progress=None if progress else SilentProgress(),
-            lent=lent,
+            scorer_object=scorer_object,
         )
     except Stopped:
         raise KeyboardInterrupt("stopped; finished work is kept, and the same call resumes it") from None

@@ -18,7 +18,7 @@ from triphase.datacheck.demands import require_settings
 from triphase.datacheck.model_names import adapter_note, place_without_torch
 from triphase.datacheck.near_duplicates import find_near_duplicates
 from triphase.datacheck.quarantine import Quarantine
-from triphase.datacheck.run_data import drops, gives_columns, told_of_lengths
+from triphase.datacheck.run_data import drops, gives_columns, length_notes
 from triphase.datacheck.source_survey import SHOWN, SourceSurvey
 from triphase.datacheck.survey import DataSurvey, survey_data
 from triphase.datacheck.survey_json import survey_json
@@ -95,7 +95,7 @@ def _require_usable(survey: DataSurvey, say: Callable[[str], None], *, aside: bo
     failed = [source for source in survey.sources if source.failure]
     if not (failed if aside else survey.errors):
         return
-    errors = [source.told[0] for source in failed] if aside else survey.errors
+    errors = [source.problems[0] for source in failed] if aside else survey.errors
     for error in errors[1:SHOWN]:
         say(error)
     more = f" ({survey.refused} records cannot be used)" if survey.refused > 1 else ""
@@ -105,7 +105,7 @@ def _require_usable(survey: DataSurvey, say: Callable[[str], None], *, aside: bo
 def _read_how(source: SourceSurvey) -> Iterator[str]:
     if source.forms:
         yield read_as(source.forms)
-    yield from told_of_lengths({"left out": source.left_out, "shortened": source.shortened})
+    yield from length_notes({"left out": source.left_out, "shortened": source.shortened})
 
 
 def _near_duplicates(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _near_duplicates(settings: RunSettings, survey: DataSurvey) -> Iterator[str]
         return
     numbers = Counter[str]()
     for source in survey.sources:
-        yield from (f"{source.name}: {line}" for line in found.told(source.role, numbers[source.role]))
+        yield from (f"{source.name}: {line}" for line in found.notes(source.role, numbers[source.role]))
         numbers[source.role] += 1
 
 

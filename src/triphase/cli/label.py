@@ -60,7 +60,7 @@ def serve(
     workers: int = 1,
     metrics_token_variable: str | None = None,
 ) -> None:
-    """Serve the labeling page until Ctrl-C.
+    """Serve the page on which people rank responses.
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
@@ -112,11 +112,12 @@ def first_lead_link(store: Store, address: str) -> str | None:
 
 
 def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float = 0.2) -> None:
-    """Import prompts, responses, preferences, ranked lists or votes (JSONL, JSON, CSV, Parquet) into the store.
+    """Import prompts, responses or comparisons from a file into the store.
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
-        files: files to import; the format is recognized by the columns. Importing a file again adds nothing.
+        files: JSONL, JSON, CSV or Parquet; prompts, responses, preferences, ranked lists and votes are recognized by
+            their columns. Importing a file again adds nothing.
         heldout_share: share of the prompts kept for evaluation, if records do not name their split.
     """
     settings, seed = settings_of_store(run_or_store)
@@ -146,7 +147,7 @@ def export_file(
     to: Literal["argilla", "openrlhf", "trl"] | None = None,
     campaign: str | None = None,
 ) -> None:
-    """Write comparisons, raw rankings, or the whole store to a .jsonl, .csv or .parquet file.
+    """Write rankings or comparisons from the store to a file.
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
@@ -172,7 +173,7 @@ def export_file(
 
 
 def stats(run_or_store: str, /, *, campaign: str | None = None) -> None:
-    """Print what the lead's page shows: progress, agreement, and each labeler's record.
+    """Show progress, agreement and the record of each labeler.
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
@@ -197,7 +198,9 @@ def simulate(
     seed: int = 0,
     think_seconds: float = 0.0,
 ) -> None:
-    """Let simulated labelers rank what is waiting, as HTTP clients of the real server with accounts and leases.
+    """Let simulated labelers rank what is waiting.
+
+    They are HTTP clients of the real server, with accounts and leases.
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.

@@ -31,7 +31,9 @@ def campaigns_add(
     kind: str = "",
     most: int = 0,
 ) -> None:
-    """Add a task next to the main one, with its own guidelines, overlap and share of what labelers get.
+    """Add a task next to the main one.
+
+    It has its own guidelines, overlap and share of the items that labelers get.
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
@@ -55,7 +57,7 @@ def campaigns_add(
 
 
 def campaigns_list(run_or_store: str, /) -> None:
-    """Print all campaigns."""
+    """List the campaigns."""
     table = Table()
     for column in ("name", "task", "state", "share", "overlap", "answers"):
         table.add_column(column)
@@ -78,7 +80,7 @@ def campaigns_set(
     guidelines: Path | None = None,
     state: Literal["active", "paused", "ended"] | None = None,
 ) -> None:
-    """Change a campaign: its share, overlap or guidelines; pause it, take it up again, or end it for good.
+    """Change, pause or end a campaign.
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
@@ -86,7 +88,7 @@ def campaigns_set(
         share: percent of the items that labelers get.
         overlap: answers per prompt; if lowered, items that nobody has started are closed.
         guidelines: a Markdown file with a new version of its guidelines.
-        state: paused gives out no items for now, ended for good; answers stay.
+        state: paused hands out no items for now, active resumes, ended is final; answers stay.
     """
     if all(given is None for given in (share, overlap, guidelines, state)):
         raise SettingsError("nothing to change; give --share, --overlap, --guidelines or --state")

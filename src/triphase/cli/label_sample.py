@@ -23,7 +23,9 @@ def sample(
     max_response_tokens: int = 128,
     seed: int = 0,
 ) -> None:
-    """Sample responses of a model to every prompt in a store; those that are there already are not sampled again.
+    """Sample responses of any model to the prompts in the store.
+
+    Existing responses are not sampled again.
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.

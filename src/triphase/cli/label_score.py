@@ -18,7 +18,9 @@ from triphase.training.artifacts import has_left
 
 
 def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None:
-    """Score the responses in a store with trained reward models, and put what they are unsure of before people first.
+    """Score responses with reward models; rank uncertain ones first.
+
+    Items that nobody has started are reordered: those on which the models are least certain come first.
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.

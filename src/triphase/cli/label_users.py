@@ -17,7 +17,14 @@ from triphase.records.visible import visible
 def users_add(
     run_or_store: str, name: str, /, *, role: Literal["labeler", "lead"] = "labeler", password: str | None = None
 ) -> None:
-    """Make an account. The password is asked for, or read from standard input where that is no terminal."""
+    """Add a labeler or a lead.
+
+    Args:
+        run_or_store: run directory, SQLite file, or PostgreSQL URL.
+        name: name with which they sign in.
+        role: labeler or lead.
+        password: their password; by default it is asked for, or read from standard input if that is not a terminal.
+    """
     require_store(run_or_store)
     given = password if password is not None else _ask_password()
     hashed = accounts.hashed(given)
@@ -27,7 +34,7 @@ def users_add(
 
 
 def users_list(run_or_store: str, /) -> None:
-    """Print all accounts."""
+    """List the accounts, with role and status."""
     table = Table()
     for column in ("name", "role", "status", "signs in"):
         table.add_column(column)
@@ -38,7 +45,7 @@ def users_list(run_or_store: str, /) -> None:
 
 
 def users_pause(run_or_store: str, name: str, /, *, withdraw: bool = False, resume: bool = False) -> None:
-    """Pause someone: no more items.
+    """Pause a labeler; keep their rankings.
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
@@ -55,7 +62,7 @@ def users_pause(run_or_store: str, name: str, /, *, withdraw: bool = False, resu
 
 
 def users_reset(run_or_store: str, name: str, /, *, password: str | None = None) -> None:
-    """Give someone a new password, and end their sessions."""
+    """Give a labeler a new password, and end their sessions."""
     require_store(run_or_store)
     given = password if password is not None else _ask_password()
     hashed = accounts.hashed(given)

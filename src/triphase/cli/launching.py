@@ -100,7 +100,7 @@ def launch(words: Sequence[str], processes: int, logs: Path) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     if group.failed is not None and _is_worth_saying(codes, group.failed):
-        print(visible(f"error: {_told(group.failed, codes[group.failed], logs)}"), file=sys.stderr, flush=True)
+        print(visible(f"error: {_reason(group.failed, codes[group.failed], logs)}"), file=sys.stderr, flush=True)
         return 1
     return codes[0] if codes[0] >= 0 else 1
 
@@ -110,7 +110,7 @@ def _is_worth_saying(codes: Sequence[int], failed: int) -> bool:
     return codes[0] < 0 or (failed != 0 and codes[0] in (0, 1))
 
 
-def _told(rank: int, code: int, logs: Path) -> str:
+def _reason(rank: int, code: int, logs: Path) -> str:
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     log = logs / f"{rank}.log"
     where = f" ({_last_line(log)}; {log})" if rank and log.is_file() else ""

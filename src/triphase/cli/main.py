@@ -68,10 +68,10 @@ LABEL_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("score", "label_score:score", "Score responses with reward models; rank uncertain ones first."),
 )
 USER_COMMANDS: tuple[tuple[str, str, str], ...] = (
-    ("add", "label_users:users_add", "Add a labeler."),
-    ("list", "label_users:users_list", "List the labelers."),
+    ("add", "label_users:users_add", "Add a labeler or a lead."),
+    ("list", "label_users:users_list", "List the accounts, with role and status."),
     ("pause", "label_users:users_pause", "Pause a labeler; keep their rankings."),
-    ("reset", "label_users:users_reset", "Give a labeler a new password."),
+    ("reset", "label_users:users_reset", "Give a labeler a new password, and end their sessions."),
 )
 CAMPAIGN_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("add", "label_campaigns:campaigns_add", "Add a task next to the main one."),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from triphase.datacheck.run_data import drops, gives_columns, told_of_columns
+from triphase.datacheck.run_data import contradiction_note, drops, gives_columns
 from triphase.datacheck.source_survey import STREAMS
 from triphase.errors import DataError
 from triphase.records.paths import display_name
@@ -43,7 +43,7 @@ def contradicted_columns(settings: RunSettings) -> list[str]:
                 first[prompt.id], others = joined_columns(first.get(prompt.id, {}), prompt.columns)
                 contradicting.update(others)
         if contradicting:
-            lines.append(told_of_columns(display_name(source.path, Path(source.path)), contradicting))
+            lines.append(contradiction_note(display_name(source.path, Path(source.path)), contradicting))
     return lines
 
 

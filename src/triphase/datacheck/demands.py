@@ -47,8 +47,10 @@ class Holdings:
     ranked: int | None = None
 
 
-def require_settings(settings: RunSettings, steps: tuple[str, ...], lent: Callable[..., Any] | None = None) -> None:
-    """Checks without a record or a weight; ``lent`` is a Python object that scores.
+def require_settings(
+    settings: RunSettings, steps: tuple[str, ...], scorer_object: Callable[..., Any] | None = None
+) -> None:
+    """Checks without a record or a weight; ``scorer_object`` is a Python object that scores.
 
     Raises:
         SettingsError: no prompt can leave room for its response, or the gold score's package is not installed.
@@ -63,7 +65,7 @@ def require_settings(settings: RunSettings, steps: tuple[str, ...], lent: Callab
                     f"{settings.model.max_length}; lower it, or raise model.max_length"
                 )
     if "ppo" in steps or "evaluation" in steps:
-        _examine_services(settings, steps, lent)
+        _examine_services(settings, steps, scorer_object)
     if settings.evaluation.gold is not None:
         try:
             gold_of(settings.evaluation.gold)("word", "word", True)
@@ -177,14 +179,14 @@ _DEMANDS: dict[str, Callable[[RunSettings, Holdings], Iterator[str]]] = {
 }
 
 
-def _examine_services(settings: RunSettings, steps: tuple[str, ...], lent: Callable[..., Any] | None) -> None:
+def _examine_services(settings: RunSettings, steps: tuple[str, ...], scorer_object: Callable[..., Any] | None) -> None:
     seen = []
     for variant in (None, *settings.variants):
         scorer = settings.ppo_of(variant).scorer
         if scorer not in seen:
             prompts = first_prompts(settings) if scorer.takes_columns else ()
             named = "ppo.scorer" if variant is None else f"variants.{variant}.scorer"
-            registry.examine(scorer, prompts, lent, place_of, setting=named)
+            registry.examine(scorer, prompts, scorer_object, place_of, setting=named)
         seen.append(scorer)
         _require_start_of_critic(settings, variant)
     asked = [step for step in ("sampling", "evaluation") if getattr(settings.rollouts, step)]

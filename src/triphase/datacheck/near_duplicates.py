@@ -107,7 +107,7 @@ class NearDuplicates:
         found = self._sources[role, source]
         return found.repeated | found.contaminated if self._drops else set()
 
-    def told(self, role: str, source: int) -> Iterator[str]:
+    def notes(self, role: str, source: int) -> Iterator[str]:
         """The results for a source."""
         found = self._sources[role, source]
         ending = "are left out (data.near_duplicates: drop)" if self._drops else "stay (data.near_duplicates: report)"

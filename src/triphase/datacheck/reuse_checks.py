@@ -7,7 +7,7 @@ from typing import Any
 from triphase.datacheck.model_names import place_of
 from triphase.demo.embedded import public_name
 from triphase.errors import ModelError, RunError
-from triphase.models.chain import base_of, chain_of, is_adapter, is_same, told_of
+from triphase.models.chain import base_of, chain_of, errors_under, is_adapter, is_same
 from triphase.models.files import ADAPTER_CONFIG, CONFIG, read_object
 from triphase.models.places import directory_of, fetched
 from triphase.models.pretrained import open_tokenizer
@@ -30,7 +30,7 @@ def taken_artifacts(settings: RunSettings) -> dict[str, Taken | None]:
     found: dict[str, Taken | None] = {SFT: None, REWARD: None}
     for phase, origin in ((SFT, settings.sft.taken_from), (REWARD, settings.reward.taken_from)):
         if origin is not None:
-            with told_of(f"{phase}.from"):
+            with errors_under(f"{phase}.from"):
                 place = _place(phase, origin)
                 _require_kind(phase, place)
                 _require_base(settings, phase, place, found[SFT])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from triphase.datacheck.examiner import Examiner
 from triphase.datacheck.near_duplicates import NearDuplicates, find_near_duplicates
 from triphase.errors import DataError
-from triphase.records.forms import form_of, told_of_forms
+from triphase.records.forms import form_notes, form_of
 from triphase.records.identity import split_of
 from triphase.records.lines import partial_columns, unread_columns
 from triphase.records.paths import display_name
@@ -65,7 +65,7 @@ def first_prompts(settings: RunSettings) -> list[Prompt]:
     return found
 
 
-def told_of_lengths(lengths: Mapping[str, int]) -> Iterator[str]:
+def length_notes(lengths: Mapping[str, int]) -> Iterator[str]:
     """What happened to records that are too long."""
     if lengths.get("left out"):
         yield f"{lengths['left out']} records exceed model.max_length and are left out (data.too_long: drop)"
@@ -76,7 +76,7 @@ def told_of_lengths(lengths: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def told_of_columns(path: str, contradicting: Mapping[str, int]) -> str:
+def contradiction_note(path: str, contradicting: Mapping[str, int]) -> str:
     """What happens to columns of which records of one prompt have different values."""
     counts = ", ".join(f"{name} ({count})" for name, count in contradicting.items())
     return f"{path}: records repeat a prompt with another value of {counts}; the scorer gets the first value"
@@ -202,7 +202,7 @@ class RunData:
         path = display_name(source.path, Path(source.path))
         if errors:
             self._settle(path, errors, left=len(found))
-        for line in (*told_of_lengths(lengths), *told_of_forms(forms, source), *self._told_of_near(role, source)):
+        for line in (*length_notes(lengths), *form_notes(forms, source), *self._near_duplicate_notes(role, source)):
             self._note(f"{path}: {line}")
         if not found:
             raise DataError(f"{path}: every record {_why_none(lengths)}")
@@ -211,7 +211,7 @@ class RunData:
         if said is not None:
             self._note(f"{path}: {said}")
         if self._contradicting:
-            self.contradicted.append(told_of_columns(path, self._contradicting))
+            self.contradicted.append(contradiction_note(path, self._contradicting))
             self._contradicting.clear()
             self._note(self.contradicted[-1])
         return found
@@ -225,9 +225,9 @@ class RunData:
             if number not in dropped:
                 yield item
 
-    def _told_of_near(self, role: str, source: SourceSettings) -> Iterator[str]:
+    def _near_duplicate_notes(self, role: str, source: SourceSettings) -> Iterator[str]:
         if self._near is not None:
-            yield from self._near.told(role, self._number(role, source))
+            yield from self._near.notes(role, self._number(role, source))
 
     def _number(self, role: str, source: SourceSettings) -> int:
         return next(number for number, each in enumerate(getattr(self._settings.data, role)) if each is source)

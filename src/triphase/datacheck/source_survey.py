@@ -73,7 +73,7 @@ class SourceSurvey:
         return display_name(self.path, Path(self.path))
 
     @property
-    def told(self) -> list[str]:
+    def problems(self) -> list[str]:
         """The first errors of records, then that of the file."""
         return [*self.errors, self.failure] if self.failure else self.errors
 

@@ -26,7 +26,7 @@ class DataSurvey:
 
     @property
     def errors(self) -> list[str]:
-        return [error for source in self.sources for error in source.told]
+        return [error for source in self.sources for error in source.problems]
 
     @property
     def refused(self) -> int:

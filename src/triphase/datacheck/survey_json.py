@@ -36,5 +36,5 @@ def _source(source: SourceSurvey) -> dict[str, Any]:
         "unread_columns": dict(source.columns),
         "median_length": source.lengths.quantile(0.5),
         "length_of_99_percent": source.lengths.quantile(0.99),
-        "errors": source.told,
+        "errors": source.problems,
     }

@@ -35,7 +35,7 @@ def server_bytes(settings: RunSettings, work: "Work", *, card: float | None = No
     return _most_on_a_card(rollouts, ranks) * _share(rollouts) * card
 
 
-def told_of_servers(settings: RunSettings, taken: float, *, on_card: bool) -> list[str]:
+def server_notes(settings: RunSettings, taken: float, *, on_card: bool) -> list[str]:
     """A line about the memory of started servers; none without them."""
     rollouts = settings.rollouts
     if not rollouts.servers:

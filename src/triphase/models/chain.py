@@ -98,7 +98,7 @@ def own_adapter(named: str, model: str, place: str, place_of: PlaceOf) -> Path:
     Raises:
         ModelError: it is not an adapter, is damaged, or belongs to another base.
     """
-    with told_of(OWN):
+    with errors_under(OWN):
         directory = directory_of(named) or fetched(named)
         if not is_adapter(directory):
             raise ModelError(
@@ -129,7 +129,7 @@ def is_same(one: str, other: str) -> bool:
 
 
 @contextmanager
-def told_of(setting: str) -> Iterator[None]:
+def errors_under(setting: str) -> Iterator[None]:
     """Report errors of a model under another setting than `model.name`."""
     try:
         yield

@@ -9,7 +9,7 @@ from torch import nn
 from triphase.errors import ModelError
 from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
-from triphase.models.chain import Chain, told_of
+from triphase.models.chain import Chain, errors_under
 from triphase.models.merging import check_adapter
 from triphase.models.pretrained import open_config, open_tokenizer, open_weights
 from triphase.models.quantization import linear_maps, require_library
@@ -34,7 +34,7 @@ def check_chain(chain: Chain, adapters: AdapterSettings, *, max_length: int) -> 
     # Shapes alone are compared: a run chooses the dtype, whatever the configuration has.
     model = open_weights(chain.base, chain.settings, device_map="meta", dtype=torch.float32)
     for adapter in chain.adapters:
-        with told_of(chain.setting_of(adapter)):
+        with errors_under(chain.setting_of(adapter)):
             check_adapter(model, adapter)
     if chain.settings.quantization is not None:
         linear_maps(model, chain.settings.quantization)

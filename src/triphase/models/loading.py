@@ -7,7 +7,7 @@ import torch
 
 from triphase.errors import ModelError
 from triphase.models.backbone import layers_of
-from triphase.models.chain import Chain, PlaceOf, as_named, chain_of, told_of
+from triphase.models.chain import Chain, PlaceOf, as_named, chain_of, errors_under
 from triphase.models.files import named
 from triphase.models.merging import merged
 from triphase.models.pretrained import open_config, open_tokenizer, open_weights
@@ -129,7 +129,7 @@ def load_model(settings: ModelSettings, place_of: PlaceOf = as_named, shard: Sha
 def _whole(chain: Chain, dtype: torch.dtype) -> Any:
     model = open_weights(chain.base, chain.settings, dtype=dtype)
     for adapter in chain.adapters:
-        with told_of(chain.setting_of(adapter)):
+        with errors_under(chain.setting_of(adapter)):
             model = merged(model, adapter)
     return model.eval().requires_grad_(False)
 

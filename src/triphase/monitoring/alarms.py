@@ -92,7 +92,7 @@ def _before(held: Mapping[int, int]) -> int:
 
 def _alarm(name: str, hits: Sequence[Hit], last: int) -> Alarm:
     first = hits[0]
-    return Alarm(name, first.step, hits[-1].step == last, first.numbers, _told(first), first.remedy)
+    return Alarm(name, first.step, hits[-1].step == last, first.numbers, _message_of(first), first.remedy)
 
 
 def _of_variant(remedy: str, name: str) -> str:
@@ -103,7 +103,7 @@ def _of_variant(remedy: str, name: str) -> str:
     return told.replace(" and take an earlier checkpoint", "").replace("ppo.", f"variants.{name}.")
 
 
-def _told(hit: Hit) -> str:
+def _message_of(hit: Hit) -> str:
     # Hyphens as minus signs, none before a zero.
     told = re.sub(r"-(?=0(\.0+)?(?![\d.]))", "", hit.message.format(**hit.numbers))
     return told.replace("%", " %").replace(" -", " −")

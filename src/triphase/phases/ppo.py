@@ -185,13 +185,13 @@ class PPOPhase(HalvesMicrobatches, Phase):
         clock.lap("ppo/seconds_update")
         # 5. metrics, as rank 0 reports them; the coefficient of the next iteration
         others = updates | clock.laps | shaped | gap | against_first_rollout(self.state.values, iteration, experience)
-        metrics = self.strategy.from_lead(lambda: self._told(iteration, experience, advantages, generated, others))
+        metrics = self.strategy.from_lead(lambda: self._report(iteration, experience, advantages, generated, others))
         if iteration >= self.settings.critic_warmup:
             self._control(metrics, len(chosen))
         self._check_alarms(iteration, metrics)
         return metrics
 
-    def _told(
+    def _report(
         self,
         iteration: int,
         experience: Experience,

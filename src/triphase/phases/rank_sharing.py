@@ -55,19 +55,19 @@ class LedGenerator:
             assert self._inner is not None  # noqa: S101 - rank 0 has it
             return self._inner.generate(requests, temperature=temperature, max_response_tokens=max_response_tokens)
 
-        return self._told(asked)
+        return self._sent(asked)
 
     def begin(
         self, requests: Sequence[Request], *, temperature: float, max_response_tokens: int
     ) -> Callable[[], list[Generated]]:
         """See AheadGenerator."""
         if self._inner is None:
-            return lambda: self._told(list)
+            return lambda: self._sent(list)
         assert isinstance(self._inner, AheadGenerator)  # noqa: S101 - servers
         result = self._inner.begin(requests, temperature=temperature, max_response_tokens=max_response_tokens)
-        return lambda: self._told(result)
+        return lambda: self._sent(result)
 
-    def _told(self, found: Callable[[], list[Generated]]) -> list[Generated]:
+    def _sent(self, found: Callable[[], list[Generated]]) -> list[Generated]:
         """The responses of rank 0, on every rank."""
 
         def plain() -> list[Any]:

@@ -38,7 +38,7 @@ class TwoHeadPhase(RewardPhase):
         """See `RewardPhase`."""
         self.length_head = shared.fresh_score_head(seed, "length")
         self._pushes: dict[int, Tensor] = {}
-        self._penalty, self._told = 0.0, dict[str, float]()
+        self._penalty, self._correlations = 0.0, dict[str, float]()
         super().__init__(shared, *records, seed=seed, **options)
         self.preferred_length = preferred_length(*self._records(self.trained))
 
@@ -68,7 +68,7 @@ class TwoHeadPhase(RewardPhase):
     def advance(self, step: int) -> dict[str, float]:
         """One optimizer step: the correlations are over all its rankings, so all are scored before any gradient."""
         self._look(self._rankings_of(step))
-        return super().advance(step) | self._told
+        return super().advance(step) | self._correlations
 
     def _look(self, members: Sequence[int]) -> None:
         """Compute the gradient of the correlation penalty with respect to the two scores of each response of a step."""
@@ -83,7 +83,7 @@ class TwoHeadPhase(RewardPhase):
         self._pushes = dict(zip(members, torch.split(pulls.to(self.shared.device), sizes), strict=True))
         self._penalty = float(penalty.detach())
         names = ("reward/quality_length_correlation", "reward/length_head_correlation")
-        self._told = {
+        self._correlations = {
             name: float(value.detach()) for name, value in zip(names, correlations, strict=True) if value is not None
         }
 

@@ -25,7 +25,7 @@ from triphase.footprints.moments import (
     Footprint,
     Moment,
 )
-from triphase.footprints.server_memory import server_bytes, told_of_servers
+from triphase.footprints.server_memory import server_bytes, server_notes
 from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
 from triphase.planning.every_phase import footprints_of
@@ -150,7 +150,7 @@ def plan_for(settings: RunSettings, machine: Machine) -> MachinePlan:
     ]
     return replace(
         next((plan for plan in plans if not plan.too_large), plans[-1]),
-        notes=(*notes, *told_of_servers(settings, servers, on_card=True)),
+        notes=(*notes, *server_notes(settings, servers, on_card=True)),
     )
 
 

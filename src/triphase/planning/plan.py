@@ -17,7 +17,7 @@ from triphase.datacheck.run_data import RunData
 from triphase.errors import ModelError, TriphaseError
 from triphase.footprints.cost import CostModel
 from triphase.footprints.moments import PARTS, Footprint
-from triphase.footprints.server_memory import server_bytes, told_of_servers
+from triphase.footprints.server_memory import server_bytes, server_notes
 from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
 from triphase.models.chain import chain_of
@@ -153,7 +153,7 @@ def _sized_cost(
     servers = server_bytes(settings, work, card=allowed if on_card else None)
     cost = CostModel(settings, work, load, process_bytes=process, server_bytes=servers)
     cost.settings, notes = sized(cost, allowed, on_card=on_card)
-    return cost, allowed, [*notes, *told_of_servers(settings, servers, on_card=on_card)]
+    return cost, allowed, [*notes, *server_notes(settings, servers, on_card=on_card)]
 
 
 @contextmanager

@@ -196,7 +196,7 @@ def read_as(forms: Mapping[str, int]) -> str:
     return f"read as {most}{' …' if len(ordered) > _SHOWN else ''}"
 
 
-def told_of_forms(forms: Mapping[str, int], source: SourceSettings) -> list[str]:
+def form_notes(forms: Mapping[str, int], source: SourceSettings) -> list[str]:
     """A run's message at its start: empty if files are in our own forms."""
     plain = {form.name for form in FORMS if form.plain}
     if not forms or (len(forms) == 1 and forms.keys() <= plain and not source.columns):

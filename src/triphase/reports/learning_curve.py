@@ -40,7 +40,7 @@ def gain_of_doubling(points: Sequence[CurvePoint]) -> float | None:
     return covariance / sum((size - center) ** 2 for size in sizes)
 
 
-def told(points: Sequence[CurvePoint]) -> list[str]:
+def curve_sentences(points: Sequence[CurvePoint]) -> list[str]:
     """The curve as lines, and the gain of doubling."""
     lines = [
         f"{point.prompts} prompts, {point.pairs} pairs: {percent(point.accuracy)} of the held-out judgments"

@@ -21,7 +21,7 @@ from triphase.reports.contents import RunContents, read_run
 from triphase.reports.figure_readouts import percent_reading, reading
 from triphase.reports.findings import Findings, find
 from triphase.reports.layout import rendered
-from triphase.reports.learning_curve import told
+from triphase.reports.learning_curve import curve_sentences
 from triphase.reports.people_wins import PeopleWin, people_wins
 from triphase.reports.policy_comparison import Sample
 from triphase.reports.policy_verdicts import is_hacked, policy_verdicts
@@ -110,7 +110,7 @@ def page_of(
             figures=drawn,
             captions=_captions(run, found),
             watched=captions.watched,
-            learning_curve=told(run.learning_curve),
+            learning_curve=curve_sentences(run.learning_curve),
             runs=list(run.ppo_runs) if run.variants else [],
             samples=samples,
             shown=shown,

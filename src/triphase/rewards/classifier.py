@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from triphase.batches.order import microbatches
 from triphase.errors import SettingsError, TriphaseError
-from triphase.models.chain import base_of, told_of
+from triphase.models.chain import base_of, errors_under
 from triphase.models.files import check_classifier_files, read_object
 from triphase.models.merging import check_adapter
 from triphase.models.places import directory_of
@@ -68,7 +68,7 @@ class ClassifierScorer(Scorer):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         bound_hub()
         try:
-            with told_of(f"{self._setting}.model"), quiet(), warnings.catch_warnings(action="ignore"):
+            with errors_under(f"{self._setting}.model"), quiet(), warnings.catch_warnings(action="ignore"):
                 self._tokenizer, self._model, self._bias = self._opened()
                 self._label, self._limit = self._label_number(), self._longest()
         except TriphaseError:

@@ -19,19 +19,19 @@ class ObjectScorer(CalledScorer):
     """Scores by a callable of the program that started the run, in its own thread."""
 
     def __init__(self, context: ScorerContext) -> None:
-        lent, settings = context.lent, context.settings
-        if lent is None:
+        scorer_object, settings = context.scorer_object, context.settings
+        if scorer_object is None:
             raise SettingsError(
                 f"{context.setting}.kind: the reward of this run was a Python object, which only "
                 f"the program that created it can provide: call triphase.train_ppo there with "
                 f"the same name again; or put it in a file, and start another run with "
                 f"ppo.scorer.function: FILE.py:NAME"
             )
-        super().__init__(context, getattr(lent, "__qualname__", type(lent).__name__), "reward")
+        super().__init__(context, getattr(scorer_object, "__qualname__", type(scorer_object).__name__), "reward")
         self._worker = Worker(
             self._answer, seconds=settings.timeout_seconds, check=context.check, name=f"reward {self.name}"
         )
-        self._convention = Convention(lent, settings.options)
+        self._convention = Convention(scorer_object, settings.options)
 
     def close(self) -> None:
         """End the thread."""

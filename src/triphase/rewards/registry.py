@@ -86,13 +86,13 @@ def opened(context: ScorerContext) -> Iterator[Scorer]:
 def examine(
     settings: ScorerSettings,
     prompts: Sequence[Prompt] = (),
-    lent: Callable[..., Any] | None = None,
+    scorer_object: Callable[..., Any] | None = None,
     place_of: Callable[[str, Path | None], str] = lambda name, adapter: name,
     *,
     setting: str = "ppo.scorer",
 ) -> None:
-    """Check a scorer before the first step, as far as that needs no model; ``prompts`` are some of the run's, ``lent``
-    is its Python object, ``place_of`` as in `ScorerContext`, ``setting`` its name, for messages.
+    """Check a scorer before the first step, as far as that needs no model; ``prompts`` are some of the run's,
+    ``scorer_object`` and ``place_of`` are those of `ScorerContext`, ``setting`` its name, for messages.
 
     Raises:
         TriphaseError: it cannot score.
@@ -103,6 +103,8 @@ def examine(
         looked_at = [(part.settings, f"{setting}.of.{part.name}", True) for part in settings.parts]
     for each, place, is_part in looked_at:
         if not needs_reward_model(each, place):
-            context = ScorerContext(each, prompts=prompts, setting=place, is_part=is_part, lent=lent, place_of=place_of)
+            context = ScorerContext(
+                each, prompts=prompts, setting=place, is_part=is_part, scorer_object=scorer_object, place_of=place_of
+            )
             with opened(context) as scorer:
                 scorer.examine()

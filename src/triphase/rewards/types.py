@@ -139,7 +139,7 @@ class ScorerContext:
         prompts: some of the run's prompts, for a check before the first step; empty if they cannot be read.
         is_part: whether it scores a part of a sum.
         begins: whether its first scores are of the first rollout, unless the run has more.
-        lent: a Python object that scores, if the program that started the run has one.
+        scorer_object: a Python object that scores, if the program that started the run has one.
         place_of: the location of a model that an adapter names as its base (an embedded name is not a location).
         strategy: the processes that share the reward model's work.
     """
@@ -153,7 +153,7 @@ class ScorerContext:
     prompts: Sequence[Prompt] = ()
     is_part: bool = False
     begins: bool = False
-    lent: Callable[..., Any] | None = None
+    scorer_object: Callable[..., Any] | None = None
     place_of: Callable[[str, Path | None], str] = lambda name, adapter: name
     strategy: Strategy = ALONE
 

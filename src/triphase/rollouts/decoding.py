@@ -25,7 +25,7 @@ from triphase.rollouts.writing import CapturedWriter
 
 # Rows are dropped from the batch once this share of it is finished: dropping copies the cache.
 _COMPACT_SHARE = 0.25
-_told: WeakSet[SharedModel] = WeakSet()  # models for which the reason against capture was logged
+_noted: WeakSet[SharedModel] = WeakSet()  # models for which the reason against capture was logged
 _log = logging.getLogger(__name__)
 
 
@@ -98,8 +98,8 @@ class LocalGenerator:
             raise ModelError(
                 f"model.capture_decoding is on, but the step cannot be captured ({reason}); set it to auto"
             )
-        if self._shared not in _told:
-            _told.add(self._shared)
+        if self._shared not in _noted:
+            _noted.add(self._shared)
             _log.warning("tokens are generated without CUDA graphs: the step is not captured (%s)", reason)
 
     def _write(

@@ -114,7 +114,9 @@ class StartedServers:
         if server.keeper is not None and server.keeper.poll() is None:
             return
         if server.restarts >= _MOST_RESTARTS:
-            raise ServerError(f"{_SETTING}: server {number} ended {_MOST_RESTARTS + 1} times; {self._told(server)}")
+            raise ServerError(
+                f"{_SETTING}: server {number} ended {_MOST_RESTARTS + 1} times; {self._end_of_log(server)}"
+            )
         server.restarts += 1
         status = None
         if server.keeper is not None:
@@ -124,7 +126,7 @@ class StartedServers:
             status = server.keeper.returncode
             _end_group_of(server.keeper)
         what = "has ended" if status is None or status >= 0 else f"was ended, since its keeper {_killed(status)},"
-        self._say(f"vLLM server {number} {what} and is restarted; {self._told(server)}")
+        self._say(f"vLLM server {number} {what} and is restarted; {self._end_of_log(server)}")
         self._start(number)
 
     def end_of(self, number: int) -> str | None:
@@ -135,7 +137,7 @@ class StartedServers:
         with suppress(subprocess.TimeoutExpired):
             server.keeper.wait(_NOTICED_SECONDS)
         status = server.keeper.returncode
-        return None if status is None else f"server {number} {_ended(status)}; {self._told(server)}"
+        return None if status is None else f"server {number} {_ended(status)}; {self._end_of_log(server)}"
 
     def _start(self, number: int) -> None:
         server, devices = self._servers[number], self._settings.devices
@@ -171,7 +173,7 @@ class StartedServers:
                 if waiting and time.monotonic() - begin > seconds:
                     raise ServerError(
                         f"{_SETTING}: server {waiting[0]} does not respond within ready_seconds {seconds:g}; "
-                        f"{self._told(self._servers[waiting[0]])}"
+                        f"{self._end_of_log(self._servers[waiting[0]])}"
                     )
                 if waiting:
                     time.sleep(_POLL_SECONDS)
@@ -184,14 +186,16 @@ class StartedServers:
         server = self._servers[number]
         if server.keeper is None or server.keeper.poll() is not None:
             status = None if server.keeper is None else server.keeper.returncode
-            raise ServerError(f"{_SETTING}: server {number} {_ended(status)} before it was ready; {self._told(server)}")
+            raise ServerError(
+                f"{_SETTING}: server {number} {_ended(status)} before it was ready; {self._end_of_log(server)}"
+            )
         try:
             client.ask("GET", "/health", tries=1, seconds=5.0)
         except ServerAway:
             return False
         return True
 
-    def _told(self, server: _Started) -> str:
+    def _end_of_log(self, server: _Started) -> str:
         lines = last_lines(server.log)
         return f"the last lines of {server.log}: {' | '.join(lines)}" if lines else f"{server.log} is empty"
 

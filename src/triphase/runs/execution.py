@@ -11,8 +11,8 @@ from triphase.runs.learning_curve import measure_curve
 from triphase.runs.preflight import examine_run
 from triphase.runs.ranks import Ranks, ranks_of
 from triphase.runs.reward_training import run_reward
-from triphase.runs.rounds import further_rounds, told_of_round
-from triphase.runs.session import Lent, Run, prepare
+from triphase.runs.rounds import further_rounds, round_note
+from triphase.runs.session import Run, ScorerObject, prepare
 from triphase.runs.worker_ranks import follow
 from triphase.settings.schema import RunSettings
 from triphase.training.distributed.environment import Place
@@ -27,7 +27,7 @@ def perform(
     variant: str | None = None,
     checkpoint: Checkpoint = None,
     progress: Progress | None = None,
-    lent: Lent = None,
+    scorer_object: ScorerObject = None,
     place: Place | None = None,
 ) -> None:
     """Lock the run directory and do the steps; ``begun`` is called with the directory before the first of them.
@@ -38,7 +38,7 @@ def perform(
         variant: the variant whose PPO is run.
         checkpoint: an iteration of PPO that is evaluated too; `best` is the selected one.
         progress: the display; bars or lines on standard error by default.
-        lent: a Python object that scores.
+        scorer_object: a Python object that scores.
         place: rank and number of processes; a single one by default. Only the first calls ``begun``.
     """
     by_name: Mapping[str, Callable[[Run], object]] = {
@@ -57,7 +57,7 @@ def perform(
     with ranks_of(settings, place or Place()) as ranks:
         if not ranks.strategy.is_lead:
             follow(settings, ranks.strategy)
-        with prepare(settings, progress, lent, ranks) as run:
+        with prepare(settings, progress, scorer_object, ranks) as run:
             begun(run.path)
             if examined:
                 examine_run(run, examined)
@@ -65,15 +65,17 @@ def perform(
                 by_name[step](run)
             dated = run.settings  # prompts of all rounds are rendered with one date
         if "all" in steps and settings.rounds > 1:
-            _further_rounds(dated, progress, lent, ranks)
-            with prepare(settings, progress, lent, ranks) as run:
+            _further_rounds(dated, progress, scorer_object, ranks)
+            with prepare(settings, progress, scorer_object, ranks) as run:
                 pipeline.run_report(run)
 
 
-def _further_rounds(settings: RunSettings, progress: Progress | None, lent: Lent, ranks: Ranks) -> None:
+def _further_rounds(
+    settings: RunSettings, progress: Progress | None, scorer_object: ScorerObject, ranks: Ranks
+) -> None:
     """Each further round as a separate run."""
     for each in further_rounds(settings):
-        with prepare(each, progress, lent, ranks) as run:
+        with prepare(each, progress, scorer_object, ranks) as run:
             pipeline.run_all(run)
-            if (line := told_of_round(run)) is not None:
+            if (line := round_note(run)) is not None:
                 run.say(line)

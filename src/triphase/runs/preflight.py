@@ -18,7 +18,7 @@ def examine_run(run: Run, steps: tuple[str, ...] | None = None) -> None:
     take_artifacts(run)
     wanted = todo(settings)
     pending = tuple(step for step in (wanted if steps is None else steps) if not run.is_done(step))
-    require_settings(settings, pending, run.lent)
+    require_settings(settings, pending, run.scorer_object)
     # Records of steps that were not requested are read too: their errors are known before hours have passed.
     later = [step for step in wanted if not run.is_done(step)]
     if "sft" in later or ("ppo" in later and settings.mixes_demonstrations):

@@ -94,7 +94,7 @@ def continue_policy(run: Run, shared: SharedModel) -> None:
         load_policy(shared, POLICY, place_of(newest_round(run), PPO))
 
 
-def told_of_round(run: Run) -> str | None:
+def round_note(run: Run) -> str | None:
     """The benefit of a round's refit, in a line; None if no held-out prompt was ranked."""
     first, second = accuracies_of(run.path, run.settings.seed) or (None, None)
     if first is None or second is None:

@@ -35,7 +35,7 @@ def scorer_of(
             directory=run.path,
             max_tokens=settings.tokens_at_once,
             begins=begins,
-            lent=run.lent,
+            scorer_object=run.scorer_object,
         )
     )
 

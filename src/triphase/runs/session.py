@@ -44,7 +44,7 @@ from triphase.training.distributed.types import ALONE, Strategy
 from triphase.training.finals import load_policy
 from triphase.training.stopping import Stopped, StopRequest
 
-Lent = Callable[..., Any] | None
+ScorerObject = Callable[..., Any] | None
 """A Python object that scores, if there is one."""
 
 
@@ -56,7 +56,7 @@ class Run:
         stop: set once the user requested a stop.
         data: the records, each read and encoded once.
         gold: the gold score, if the settings name one.
-        lent: a Python object that scores, of the program that started the run; None if the settings name the scorer.
+        scorer_object: a Python object that scores, of the program that started the run; None without one.
         strategy: the processes that share its phases, from this one's view.
         process_bytes: memory of the process before a phase; None until a model is open.
     """
@@ -67,7 +67,7 @@ class Run:
         directory: RunDirectory,
         progress: Progress,
         stop: StopRequest,
-        lent: Lent = None,
+        scorer_object: ScorerObject = None,
         *,
         strategy: Strategy = ALONE,
     ) -> None:
@@ -82,7 +82,7 @@ class Run:
         if settings.evaluation.gold is not None:
             self.gold = CheckedScore(gold_of(settings.evaluation.gold), settings.evaluation.gold)
         self.data = RunData(settings, lambda: Examiner(open_template(settings.model), settings))
-        self.lent = lent
+        self.scorer_object = scorer_object
         self.strategy = strategy
         self._shared: SharedModel | None = None
         self._base = BaseModel(settings, strategy, before=self.forget_model, dtype=lambda: kept_dtype(directory.path))
@@ -253,11 +253,14 @@ class Run:
 
 @contextmanager
 def prepare(
-    settings: RunSettings, progress: Progress | None = None, lent: Lent = None, ranks: Ranks | None = None
+    settings: RunSettings,
+    progress: Progress | None = None,
+    scorer_object: ScorerObject = None,
+    ranks: Ranks | None = None,
 ) -> Iterator[Run]:
     """Lock the run directory, handle Ctrl-C, and set torch up; the steps run inside this block.
 
-    ``lent`` is a Python object that scores. ``ranks`` are the processes of the run, of which this one is the first.
+    ``scorer_object`` is a Python object that scores; ``ranks`` are the run's processes, of which this is the first.
     """
     ranks = ranks or Ranks()
     if ranks.strategy.world == 1:
@@ -271,7 +274,7 @@ def prepare(
         log.info("process %d is working on %s", os.getpid(), directory.path)
         for note in directory.notes:
             log.warning("%s", note)
-        run = Run(settings, directory, shown, stop, lent, strategy=ranks.strategy)
+        run = Run(settings, directory, shown, stop, scorer_object, strategy=ranks.strategy)
         for line in ranks.lines:
             run.say(line)
         try:

@@ -67,7 +67,7 @@ def intervals(rows: Sequence[tuple[str, Estimate | None]], title: str, mark: flo
             f'<text class="label" x="{left:.2f}%" dx="-10" y="{y + 4}">{_name(label, most)}</text>'
             f'<line class="whisker" x1="{low:.2f}%" y1="{y}" x2="{high:.2f}%" y2="{y}"/>'
             f'<circle class="dot" cx="{value:.2f}%" cy="{y}" r="5">'
-            f"<title>{_words(label)}: {_told(estimate)}</title></circle>"
+            f"<title>{_words(label)}: {_estimate_text(estimate)}</title></circle>"
             f'<text class="value end" x="100%" dx="-2" y="{y + 4}">{percent(estimate.value)}</text>'
         )
     return _fluid(height, title, "".join(parts))
@@ -112,11 +112,11 @@ def _cell(who: str, share: Estimate, x: float, y: float, cell: float) -> str:
     )
     return (
         f'<rect class="cell {heat}" x="{x:.1f}" y="{y:.1f}" width="{side}" height="{side}">'
-        f"<title>{who}: {_told(share)}, {share.pairs} pairs</title></rect>{texts}"
+        f"<title>{who}: {_estimate_text(share)}, {share.pairs} pairs</title></rect>{texts}"
     )
 
 
-def _told(share: Estimate) -> str:
+def _estimate_text(share: Estimate) -> str:
     if share.prompts < 2:
         return f"{percent(share.value)}, one prompt"
     return f"{percent(share.value)}, {100 * share.low:.0f} to {percent(share.high)}"
