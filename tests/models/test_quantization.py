@@ -187,8 +187,8 @@ def test_an_absent_library_is_one_line(kind: str, library: str, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"ppo": {"method": "full"}}, "ppo.method full trains the weights that it freezes"),
-        ({"sft": {"method": "full"}}, "sft.method full trains the weights that it freezes"),
+        ({"ppo": {"method": "full"}}, "ppo.method full trains the weights that quantization freezes"),
+        ({"sft": {"method": "full"}}, "sft.method full trains the weights that quantization freezes"),
         ({"parallel": {"strategy": "fsdp2"}}, "shards weights, not quantized codes"),
         ({"rollouts": {"addresses": ["http://127.0.0.1:8000"]}}, "load the unquantized base"),
     ],

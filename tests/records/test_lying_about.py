@@ -97,7 +97,7 @@ def test_a_compressed_file_without_its_suffix_is_no_text(
 def test_a_split_is_not_passed_over(here: Path) -> None:
     (here / "a.jsonl").write_text(LINES)
     with pytest.raises(
-        DataError, match=r"a\.jsonl: split: test is of hub data sets and of directories of save_to_disk"
+        DataError, match=r"a\.jsonl: split: test applies only to hub data sets and directories of save_to_disk"
     ):
         list(read_rows(SourceSettings(path="a.jsonl", split="test"), Path()))
 

@@ -269,7 +269,10 @@ def test_the_log_of_an_earlier_start_is_not_told(tmp_path: Path) -> None:
         ("rollouts: {servers: 1}\nppo: {temperature: 0.001}", "ppo.temperature 0.001 is below 0.01"),
         ("rollouts: {ahead: 1}", "ahead 1 samples while this process trains, which only servers can"),
         ("rollouts: {ahead: 2, servers: 1}", "rollouts.ahead"),
-        ("rollouts: {ahead: 1, servers: 1}", "samples of the policy before need weights; set ppo.importance_limit"),
+        (
+            "rollouts: {ahead: 1, servers: 1}",
+            "samples of the previous policy need importance weights; set ppo.importance_limit",
+        ),
         (
             "rollouts: {ahead: 1, servers: 1}\nppo: {importance_limit: 2}\nvariants: {a: {importance_limit: null}}",
             "set variants.a.importance_limit",

@@ -171,7 +171,7 @@ def one_of(row: Row, name: str, value: Any, choices: Collection[str]) -> str:
 def by_response(row: Row, name: str, value: Any, most: int) -> dict[str, int]:
     """Integers from 1 by response id, such as places."""
     if not isinstance(value, Mapping):
-        row.refuse(f"{name} must be an object, response id to number, not {kind_of(value)}")
+        row.refuse(f"{name} must be an object that maps response ids to numbers, not {kind_of(value)}")
     return {
         word(row, f"an id in {name}", id_, LONGEST_ID): whole(row, f"{name}[{id_[:40]!r}]", each, 1, most)
         for id_, each in value.items()

@@ -83,7 +83,7 @@ def _rows(source: SourceSettings, base: Path, refused: RefuseRow, part: Part) ->
         return
     if source.split != "train":
         raise DataError(
-            f"{shown(source.path)}: split: {shown(source.split)} is of hub data sets and of directories of "
+            f"{shown(source.path)}: split: {shown(source.split)} applies only to hub data sets and directories of "
             "save_to_disk; name the files of the split instead"
         )
     paths = data_files(source.path, base)

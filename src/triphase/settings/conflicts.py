@@ -128,7 +128,7 @@ def require_quantization_fits(settings: "RunSettings") -> None:
     whole = "sft.method" if settings.sft_method == "full" else "ppo.method" if settings.trains_whole else None
     if whole is not None:
         raise ValueError(
-            f"model.quantization is {kind}, and {whole} full trains the weights that it freezes in few bits; set "
+            f"model.quantization is {kind}, and {whole} full trains the weights that quantization freezes; set "
             "lora, or leave model.quantization out"
         )
     if settings.parallel.strategy == "fsdp2":
@@ -206,8 +206,8 @@ def require_rollouts_fit(settings: "RunSettings") -> None:
             )
         if limit is None and settings.rollouts.ahead:
             raise ValueError(
-                f"rollouts.ahead is 1: samples of the policy before need weights; set {name} (2 is usual), or "
-                "rollouts.ahead: 0"
+                f"rollouts.ahead is 1: samples of the previous policy need importance weights; set {name} "
+                "(usually 2), or rollouts.ahead: 0"
             )
         if limit is not None and not by_servers:
             raise ValueError(

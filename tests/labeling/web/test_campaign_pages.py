@@ -84,7 +84,7 @@ def test_what_is_wrong_is_said_on_the_form_which_keeps_what_was_written(app: Fas
     assert "Rate *kindness*." in answer.text and "selected>model-2" in answer.text.replace(" >", ">")
     place = begin(lea)
     for given, said in (
-        ({"change": "save", "share": "101", "overlap": "1"}, "a share of 101 %"),
+        ({"change": "save", "share": "101", "overlap": "1"}, "share 101: must be 0 to 100"),
         ({"change": "turn"}, "is not a change"), ({"change": "save", "share": "x"}, "could not be read"),
     ):  # fmt: skip
         answer = lea.post(place, data=given)

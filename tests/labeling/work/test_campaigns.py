@@ -168,7 +168,7 @@ def test_shares_of_active_campaigns_fit_into_a_hundred(store: Store) -> None:
     [
         ({"name": "main"}, "cannot be the name"), ({"name": "a/b"}, "cannot be the name"),
         ({"name": ""}, "cannot be the name"), ({"task": "race"}, "'race' is not a task; it is one of ranking, ab"),
-        ({"share": 101}, "a share of 101 %"), ({"overlap": 0}, "0 answers to each item; it is 1 to 20"),
+        ({"share": 101}, "share 101: must be 0 to 100"), ({"overlap": 0}, "overlap 0: must be 1 to 20"),
         ({"split": "test"}, "'test' is not a split"), ({"kind": "none"}, "no prompt has the kind 'none'"),
         ({"models": ("gpt",)}, "no response is by the model 'gpt'; there are: model-0, model-1"),
         ({"task": "policies"}, "needs 2 to 9 models; 0 are named"), ({"split": "heldout"}, "no prompt of the chosen"),

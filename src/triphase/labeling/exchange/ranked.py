@@ -189,7 +189,7 @@ def _ratings(row: Row, count: int) -> dict[str, list[Any]]:
     if absent(given):
         return {}
     if not isinstance(given, dict):
-        row.refuse("ratings must be an object, criterion to a list of ratings")
+        row.refuse("ratings must be an object that maps each criterion to a list of ratings")
     return {name: cells.listed(row, "ratings", each, count) for name, each in given.items() if not absent(each)}
 
 

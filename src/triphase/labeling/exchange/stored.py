@@ -101,7 +101,7 @@ def _by_response(most: int) -> Check:
 
 def _by_criterion(row: Row, name: str, value: Any) -> dict[str, dict[str, int]]:
     if not isinstance(value, Mapping):
-        row.refuse(f"{name} must be an object, criterion to ratings, not {kind_of(value)}")
+        row.refuse(f"{name} must be an object that maps each criterion to ratings, not {kind_of(value)}")
     return {
         cells.word(row, f"a criterion in {name}", each, 40): cells.by_response(row, f"{name}[{each[:40]!r}]", rated, 7)
         for each, rated in value.items()
@@ -110,7 +110,7 @@ def _by_criterion(row: Row, name: str, value: Any) -> dict[str, dict[str, int]]:
 
 def _texts_by_response(row: Row, name: str, value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping):
-        row.refuse(f"{name} must be an object, response id to text, not {kind_of(value)}")
+        row.refuse(f"{name} must be an object that maps response ids to texts, not {kind_of(value)}")
     return {
         cells.word(row, f"an id in {name}", id_, cells.LONGEST_ID): cells.free_text(row, f"{name}[{id_[:40]!r}]", text)
         for id_, text in value.items()

@@ -39,7 +39,7 @@ def check_safe(host: str, certificate: Path | None, behind_proxy: bool, address:
     if (behind_proxy or host in _EVERY_HOST) and address is None:
         raise SettingsError(
             f"{'--behind-proxy' if behind_proxy else f'--host {host}'} needs --address, the address under which people "
-            "reach the page (https://label.example.org): links are made of it, and requests to other hosts are refused"
+            "reach the page (https://label.example.org): links contain it, and requests to other hosts are refused"
         )
     if address is not None and (not address.startswith(("http://", "https://")) or not host_of(address)):
         raise SettingsError(f"--address {address} is not an http(s) address; use for example https://label.example.org")

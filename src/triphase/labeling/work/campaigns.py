@@ -192,9 +192,11 @@ def _check_new(connection: Connection, wanted: Campaign) -> None:
 
 def _check_numbers(connection: Connection, wanted: Campaign) -> None:
     if not 0 <= wanted.share <= 100:
-        raise CampaignError(f"a share of {wanted.share} %; it is 0 to 100 percent of what labelers get")
+        raise CampaignError(f"share {wanted.share}: must be 0 to 100, the percentage of the items that labelers get")
     if not 1 <= wanted.overlap <= MOST_OVERLAP:
-        raise CampaignError(f"{wanted.overlap} answers to each item; it is 1 to {MOST_OVERLAP}")
+        raise CampaignError(
+            f"overlap {wanted.overlap}: must be 1 to {MOST_OVERLAP}, the answers wanted for each prompt"
+        )
     others = sum(
         one.share for one in all_campaigns(connection) if one.name != wanted.name and one.state == "active"
     )  # fmt: skip
