@@ -64,6 +64,15 @@ def test_its_gradients_are_at_least_as_close_to_those_in_float64() -> None:
         assert (mine.double() - wanted).norm() <= 1.05 * (other.double() - wanted).norm()
 
 
+def test_a_mask_that_is_added_to_the_scores_is_widened_too() -> None:
+    model = random_model("llama").to(torch.bfloat16)
+    Backbone(model, adapted_layers=1)
+    causal = torch.ones(12, 12, dtype=torch.bool).tril().expand(2, 1, 12, 12)
+    added = torch.zeros(2, 1, 12, 12, dtype=torch.bfloat16).masked_fill(~causal, torch.finfo(torch.bfloat16).min)
+    states = [model.model(input_ids=IDS, attention_mask=mask).last_hidden_state for mask in (None, causal, added)]
+    assert torch.equal(states[0], states[1]) and torch.equal(states[0], states[2])
+
+
 def test_another_attention_is_kept() -> None:
     model = random_model("llama").to(torch.bfloat16)
     model.config._attn_implementation = "eager"

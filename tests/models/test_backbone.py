@@ -1,5 +1,6 @@
 """The divided decoder is the undivided one, bit for bit; what stands at padding changes nothing."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from triphase.batches.padding import Layout, pad_batch
 from triphase.errors import ModelError
 from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
+from triphase.models.language_head import logit_map_of
 
 LAYERS = 4
 FAMILIES = {
@@ -121,6 +123,27 @@ def test_a_head_that_is_none_of_those_that_are_known_is_refused() -> None:
 
     model.forward = squared
     with pytest.raises(ModelError, match="head of LlamaForCausalLM is not a linear layer with an optional bias"):
+        Backbone(model, adapted_layers=None)
+
+
+HEADS = {
+    "a cap": ("gemma2", {"final_logit_softcapping": 2.0}, {"cap": 3.0}),
+    "a scale": ("cohere", {"logit_scale": 0.3}, {"scale": 0.32}),
+    "a divisor": ("granite", {"logits_scaling": 3.0}, {"scale": 0.32}),
+    "a bias": ("phi", {}, {"bias": torch.zeros(26)}),
+}
+
+
+@pytest.mark.parametrize(("kind", "config", "other"), HEADS.values(), ids=HEADS.keys())
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_a_head_is_accepted_and_a_wrong_one_refused(
+    kind: str, config: dict[str, Any], other: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = random_model(kind, layers=1, **config).to(dtype)
+    Backbone(model, adapted_layers=None)
+    wrong = replace(logit_map_of(model), **other)
+    monkeypatch.setattr("triphase.models.backbone.logit_map_of", lambda _: wrong)
+    with pytest.raises(ModelError, match="is not a linear layer with an optional bias"):
         Backbone(model, adapted_layers=None)
 
 

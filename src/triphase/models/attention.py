@@ -38,12 +38,17 @@ def as_on_a_card() -> Iterator[None]:
         _widens = before
 
 
-def _forward(module: Any, query: Tensor, key: Tensor, value: Tensor, *arguments: Any, **options: Any) -> Any:
+def _forward(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *arguments: Any, **options: Any
+) -> Any:
     """(B, H, L, D) queries, keys and values as transformers' own function takes them."""
     dtype = query.dtype
     if dtype != torch.bfloat16 or not _widens or query.device.type != "cpu" or key.shape[2] > _LONGEST:
-        return sdpa_attention_forward(module, query, key, value, *arguments, **options)
-    mixed, weights = sdpa_attention_forward(module, query.float(), key.float(), value.float(), *arguments, **options)
+        return sdpa_attention_forward(module, query, key, value, mask, *arguments, **options)
+    if mask is not None and mask.dtype == dtype:  # one that is added to the scores has their dtype
+        mask = mask.float()
+    wide = query.float(), key.float(), value.float()
+    mixed, weights = sdpa_attention_forward(module, *wide, mask, *arguments, **options)
     return mixed.to(dtype), weights
 
 
