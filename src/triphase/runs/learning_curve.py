@@ -10,7 +10,7 @@ from triphase.batches.order import permutation
 from triphase.models.members import RewardMember
 from triphase.phases.reward_member import Member
 from triphase.records.files import remove_directory, write_json_lines
-from triphase.reports.learning_curve import CurvePoint, told
+from triphase.reports.learning_curve import CurvePoint, curve_sentences
 from triphase.reports.reward_quality import ScoredPair, accuracy
 from triphase.runs.result_rows import heldout_lines
 from triphase.runs.reward_training import HeldOut, Rankings, phase_of, rankings_of, train
@@ -42,7 +42,7 @@ def measure_curve(run: Run) -> None:
     for share in SHARES:  # another call may find other rankings, and trains again
         remove_directory(run.part("reward", _folder(share)))
     write_json_lines(run.part("reward", FILE), [asdict(point) for point in points])
-    for line in told(points):
+    for line in curve_sentences(points):
         run.say(line)
 
 
