@@ -8,7 +8,8 @@ comparisons whose conversation has under ``--longest`` characters, the first ``-
 ``--heldout`` are judged, no prompt on both sides. One pass in batches of 8, LoRA of rank 16 on every linear map of the
 layers, the settings' defaults for all else; both sides read the same messages by the model's own template.
 `PATH_TO_PEER_PYTHON` is the Python of an environment with trl==1.16.0, peft and the same torch. Prints a table
-(accuracy and Bradley–Terry loss on the held-out comparisons, 95 % intervals by bootstrap over prompts) and a JSON line.
+(accuracy and Bradley–Terry loss on the held-out comparisons, 95 % intervals by bootstrap over prompts), the differences
+between the sides over the seeds that both have, and a JSON line.
 A row takes half an hour to two hours of a core: with ``--kept`` each is added to FILE, and those that it has for the
 same comparisons are not made again. `benchmarks/measured/preferences.jsonl` has the rows of the 1,200 harmless
 comparisons of HH-RLHF in docs/decisions.md.
@@ -21,7 +22,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def main() -> None:
     print(f"{len(trained)} trained, {len(heldout)} held out, {len(refused)} rows cannot be read", file=sys.stderr)
     longer = mean_over_prompts([_longer(each) for each in heldout])
     rows: list[Row] = []
+    found: dict[tuple[str, str, float, int], list[float]] = {}
     print(f"{'side':<22} {'layers':<7} {'rate':<8} {'seed':<5} accuracy (95 %)         loss in nats per pair (95 %)")
     print(f"{'longer wins':<45} {_shown(longer)}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -51,6 +53,7 @@ def main() -> None:
         kept = Kept(options.kept, files, scratch)
         for command in _commands(options, files, scratch):
             row = kept.row(command) or kept.add(command, run_side(command))
+            found[row["what"], row["layers"], row["learning_rate"], row["seed"]] = row["margins"]["adapter"]
             for name, margins in row.pop("margins").items():
                 accuracy, loss = judged(margins)
                 rate = f"{row['learning_rate']:g}"
@@ -58,6 +61,8 @@ def main() -> None:
                 print(f"{place} {_shown(accuracy)}  {_shown(loss)}", flush=True)  # hours pass between rows
                 row[name] = {"accuracy": accuracy.value, "loss": loss.value}
             rows.append(row)
+    for (layers, rate), (accuracy, loss, seeds) in against_peer(found).items():
+        print(f"ours − TRL at {rate:g}, {layers} layers, {seeds} seeds: {_shown(accuracy)}  {_shown(loss)}")
     print(json.dumps({"trained": len(trained), "heldout": len(heldout), "rows": rows}))
 
 
@@ -92,11 +97,37 @@ class Kept:
 
 def judged(margins: Sequence[float]) -> tuple[Interval, Interval]:
     """Accuracy and Bradley–Terry loss of score differences chosen − rejected, one for each prompt."""
-    right = [1.0 if margin > 0 else 0.5 if margin == 0 else 0.0 for margin in margins]
-    losses = [max(0.0, -margin) + math.log1p(math.exp(-abs(margin))) for margin in margins]
-    accuracy, loss = mean_over_prompts(right), mean_over_prompts(losses)
+    accuracy, loss = (mean_over_prompts(column) for column in zip(*map(_judged, margins), strict=True))
     assert accuracy is not None and loss is not None
     return accuracy, loss
+
+
+def against_peer(
+    found: Mapping[tuple[str, str, float, int], Sequence[float]],
+) -> dict[tuple[str, float], tuple[Interval, Interval, int]]:
+    """Accuracy and loss of ours minus those of the peer, by layers and rate of the peer.
+
+    Each is the mean over the seeds that both have, comparison by comparison, with an interval over the comparisons.
+    ``found``: score differences by side, layers, rate and seed.
+    """
+    ours = {(layers, seed): margins for (what, layers, _, seed), margins in found.items() if what == "triphase"}
+    differences: dict[tuple[str, float], list[list[tuple[float, float]]]] = {}
+    for (what, layers, rate, seed), margins in found.items():
+        if what != "triphase" and (layers, seed) in ours:
+            pairs = zip(map(_judged, ours[layers, seed]), map(_judged, margins), strict=True)
+            differences.setdefault((layers, rate), []).append([(a[0] - b[0], a[1] - b[1]) for a, b in pairs])
+    result = {}
+    for case, seeds in differences.items():
+        means = [[sum(terms) / len(seeds) for terms in zip(*each, strict=True)] for each in zip(*seeds, strict=True)]
+        accuracy, loss = (mean_over_prompts(column) for column in zip(*means, strict=True))
+        assert accuracy is not None and loss is not None
+        result[case] = accuracy, loss, len(seeds)
+    return result
+
+
+def _judged(margin: float) -> tuple[float, float]:
+    right = 1.0 if margin > 0 else 0.5 if margin == 0 else 0.0
+    return right, max(0.0, -margin) + math.log1p(math.exp(-abs(margin)))
 
 
 def _options() -> argparse.Namespace:
