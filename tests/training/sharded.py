@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy
 from triphase.batches.padding import pad_batch
 from triphase.models.backbone import layers_of
 from triphase.models.loading import load_model
+from triphase.models.policies import Policy, policy_for
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.models.sharded_loading import WeightFiles, local_part
 from triphase.objectives.supervised import response_nll
@@ -137,6 +139,26 @@ def generation(strategy: Strategy, folder: Path) -> dict[str, Any]:
     }
 
 
+def second_model(strategy: Strategy, folder: Path) -> dict[str, bool]:
+    """A copy with other weights beside the base: rank 0 alone computes both, from parts that the others provide."""
+    whole, shared = shared_on("cpu"), shared_on("cpu", strategy=strategy)
+    strategy.barrier()
+    policies = policy_for(whole, "full"), policy_for(shared, "full", partial(strategy.shard, beside=True))
+    with torch.no_grad():
+        for policy in policies:
+            for weight in policy.parameters().values():
+                local_part(weight).mul_(1.5)
+    states, ids = torch.ones(1, 2, 32), torch.tensor([[3, 5, 7]])
+
+    def passes(model: SharedModel, policy: Policy) -> list[Any]:
+        with torch.no_grad():
+            return [policy.model.backbone.whole(ids).tolist(), model.backbone.upper(states).tolist()]
+
+    found = strategy.from_lead(lambda: passes(shared, policies[1]))
+    expected = passes(whole, policies[0])
+    return {"same": found == expected, "differ": found[0] != found[1]}
+
+
 def recomputation(strategy: Strategy, folder: Path) -> dict[str, float]:
     """Gradients with activations that are computed again, of another batch on each rank, and two losses in one."""
     found = []
@@ -173,7 +195,7 @@ def main() -> None:
     with joined(place, on_gpu=False, timeout_seconds=60, shards=lambda met: True) as strategy:
         found = {
             each.__name__: each(strategy, folder / each.__name__)
-            for each in (memory, loading, generation, recomputation, equality, change_of_world)
+            for each in (memory, loading, generation, second_model, recomputation, equality, change_of_world)
         }
         (folder / f"{strategy.rank}.json").write_text(json.dumps(found))
 
