@@ -222,7 +222,7 @@ REASONS: dict[str, str] = {
         runs.best_checkpoint: read_choice step_of
         runs.branching: make_branch _require_phases _whole _require_unchanged
         runs.checkpoint_selection: choose_best _candidate
-        runs.checkpoints: require_checkpoint
+        runs.checkpoints: require_checkpoint load_policy_at
         runs.impact: require_ppo require_program
         runs.opening: open_policy require_policy open_any
         store.copying: copy_file
@@ -230,6 +230,7 @@ REASONS: dict[str, str] = {
     "an invariant: an earlier check, or the order of the steps, excludes it": """
         datacheck.served_base: served_base
         models.adapters: Adapters.load Adapters.merge
+        models.sharded_loading: copy_of_parts
         models.critics: AdapterCritic.states
         models.policies: _load
         phases.critic: start_critic

@@ -136,9 +136,9 @@ def test_every_process_needs_work() -> None:
 def test_ranks_that_differ_are_named_with_what_differs() -> None:
     lead = {"the code of triphase": "a", "the setting seed": "0"}
     require_alike([lead, dict(lead)], ["cpu", "cpu"])
-    with pytest.raises(RunError, match=r"rank 1 \(host b\) differs from rank 0 in the setting seed \('1' there, '0'"):
+    with pytest.raises(RunError, match=r'rank 1 \(host b\) differs from rank 0 in the setting seed \("1" there, "0"'):
         require_alike([lead, lead | {"the setting seed": "1"}], ["host a", "host b"])
-    with pytest.raises(RunError, match=r"the file x \('s' there, None on rank 0\)"):
+    with pytest.raises(RunError, match=r"the file x \(s there, null on rank 0\)"):
         require_alike([lead, lead | {"the file x": "s"}], ["host a", "host b"])
 
 

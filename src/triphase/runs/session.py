@@ -78,9 +78,8 @@ class Run:
         self.directory = directory
         self.progress = progress
         self.stop = stop
-        self.gold: Callable[[str, str, bool], float] | None = None
-        if settings.evaluation.gold is not None:
-            self.gold = CheckedScore(gold_of(settings.evaluation.gold), settings.evaluation.gold)
+        gold = settings.evaluation.gold
+        self.gold = None if gold is None else CheckedScore(gold_of(gold), gold)
         self.data = RunData(settings, lambda: Examiner(open_template(settings.model), settings))
         self.scorer_object = scorer_object
         self.strategy = strategy
