@@ -51,6 +51,22 @@ def test_what_is_known_is_shown() -> None:
     }
 
 
+def test_variants_are_shown_after_the_main_run() -> None:
+    found = {
+        "gold_mean": 0.4,
+        "gold_win_rate": 0.6,
+        "gold_win_rate_low": 0.5,
+        "gold_win_rate_high": 0.7,
+        "proxy_gain": 2.0,
+        "reference_kl": 12.0,
+        "scored_by": "the rule length",
+    }
+    lines = dict(result_lines({**SUMMARY, "variants": {"no-penalty": found, "not-evaluated": {}}}))
+    told = "preferred to SFT in 60 % (50–70); gold score 0.40; score of the rule length +2.00; 12.0 nats from the "
+    told += "reference"
+    assert list(lines)[-1] == "no-penalty" and lines["no-penalty"] == told
+
+
 def test_a_gain_is_told_in_deviations_of_the_start_too() -> None:
     ppo = {"proxy_gain": 0.42, "proxy_gain_deviations": 1.2, "scored_by": "the rule sentiment"}
     told = "score of the rule sentiment +0.42 (+1.20 of its standard deviations at the start)"

@@ -56,7 +56,7 @@ def summary(directory: Path) -> dict[str, Any]:
 
 
 def check_keys(found: dict[str, Any]) -> None:
-    assert set(found) == set(KEYS)
+    assert set(found) - {"variants"} == set(KEYS)
     for key, inner in KEYS.items():
         assert inner is None or set(found[key]) == inner
 
@@ -70,6 +70,9 @@ def test_a_finished_run(run_directory: Path) -> None:
     assert reward["accuracy_low"] < reward["accuracy"] < reward["accuracy_high"] < reward["noise_ceiling"] == 0.842
     assert ppo["gold_win_rate_low"] < ppo["gold_win_rate"] < ppo["gold_win_rate_high"]
     assert found["versions"]["torch"] == "2.13.0"
+    variant = found["variants"]["no-penalty"]
+    assert set(variant) < set(ppo) and variant["scored_by"] == "the reward model"
+    assert variant["gold_mean"] != ppo["gold_mean"] and variant["reference_kl"] > ppo["reference_kl"]
     assert set(found["alarms"]) == {"ppo", "arm:no-penalty"}
     assert any("variants.no-penalty.kl_coefficient" in alarm["remedy"] for alarm in found["alarms"]["arm:no-penalty"])
     for alarm in found["alarms"]["arm:no-penalty"]:

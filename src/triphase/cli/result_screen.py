@@ -134,8 +134,21 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             _percent("{} of them finished", ppo.get("eos_rate")),
         ],
     )
+    for name, variant in (summary.get("variants") or {}).items():
+        yield from _line(name, _variant(variant, summary.get("start", "SFT")))
     for each in summary.get("rounds") or ():
         yield from _round(each, summary.get("start", "SFT"))
+
+
+def _variant(found: Mapping[str, Any], start: str) -> list[str]:
+    """The results of a variant of the PPO run."""
+    wins = _percent(f"preferred to {start} in {{}}", found.get("gold_win_rate"))
+    return [
+        wins + _interval(found, "gold_win_rate") if wins else "",
+        _number(found.get("gold_mean"), "gold score {:.2f}"),
+        _gained(found),
+        _number(found.get("reference_kl"), "{:.1f} nats from the reference"),
+    ]
 
 
 def _round(found: Mapping[str, Any], start: str) -> Iterator[tuple[str, str]]:

@@ -26,11 +26,11 @@ def has_own_scorer(settings: Mapping[str, Any], policy: str) -> bool:
     return _kind(main) != _kind(own) or any(main.get(name) != own.get(name) for name in _IDENTITY)
 
 
-def scorer_of(settings: Mapping[str, Any]) -> str:
-    """What scores the main PPO run: the reward model, the function lengths:brevity."""
-    if uses_reward_model(settings):
+def scorer_of(settings: Mapping[str, Any], variant: str | None = None) -> str:
+    """What scores the main PPO run, or a variant: the reward model, the function lengths:brevity."""
+    if uses_reward_model(settings, variant):
         return "the reward model"
-    section = _section(settings, None)
+    section = _section(settings, variant)
     kind = _kind(section)
     if kind == "object":
         return "a Python object"

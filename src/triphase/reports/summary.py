@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from triphase.reports.contents import RunContents, read_run
-from triphase.reports.findings import Findings, find
+from triphase.reports.findings import Findings, PolicyFindings, find
 from triphase.reports.intervals import Interval
 from triphase.reports.rounds import rounds_of
 from triphase.reports.scored_by import scorer_of
 from triphase.reports.seeds import SeedFindings
 from triphase.reports.starting_point import start_of
 from triphase.reports.summary_file import FILE_NAME, keep_summary
+from triphase.settings.phase_names import variant_of
 
 
 def write_summary(run_directory: Path) -> Path:
@@ -25,7 +26,7 @@ def write_summary(run_directory: Path) -> Path:
 def summary_of(run: RunContents, found: Findings) -> dict[str, Any]:
     """The summary as plain values."""
     sft, ppo, reward = found.policies.get("sft"), found.policies.get("ppo"), found.reward
-    wins, start = ppo.gold_win_rate if ppo else None, start_of(run.settings)
+    start = start_of(run.settings)
     return {
         "seconds": total_seconds(run),
         "peak_gb": run.peak_gb,
@@ -46,26 +47,44 @@ def summary_of(run: RunContents, found: Findings) -> dict[str, Any]:
         },
         "sft": {"gold_mean": _value(sft.gold) if sft else None},
         "ppo": {
-            "gold_mean": _value(ppo.gold) if ppo else None,
-            "gold_win_rate": _value(wins),
-            "gold_win_rate_low": wins.low if wins else None,
-            "gold_win_rate_high": wins.high if wins else None,
+            **_judged(ppo),
             "best_iteration": found.course.best if found.course else None,
             "best_iteration_gold": found.course.best_gold if found.course else None,
             "fell_from_its_best": found.course.fallen if found.course else None,
             "scored_by": scorer_of(run.settings) if ppo else None,
-            "proxy_gain": _value(ppo.proxy_gain) if ppo else None,
-            "proxy_gain_deviations": ppo.gain_in_deviations if ppo else None,
-            "reference_kl": ppo.reference_kl if ppo else None,
-            "mean_length": ppo.mean_length if ppo else None,
-            "eos_rate": ppo.eos_rate if ppo else None,
         },
+        **({"variants": variants} if (variants := _variants(run, found)) else {}),
         "alarms": {name: [asdict(alarm) for alarm in each] for name, each in found.alarms.items()},
         **({} if start.tuned else {"start": start.noun}),
         **({} if found.seeds is None else {"seeds": _over_seeds(found.seeds)}),
         **({"rounds": rounds} if (rounds := _rounds(run)) else {}),
         "versions": run.provenance.get("versions", {}),
         "seed": run.settings.get("seed"),
+    }
+
+
+def _judged(policy: PolicyFindings | None) -> dict[str, float | None]:
+    """How a trained policy differs from the one that it started from."""
+    wins = policy.gold_win_rate if policy else None
+    return {
+        "gold_mean": _value(policy.gold) if policy else None,
+        "gold_win_rate": _value(wins),
+        "gold_win_rate_low": wins.low if wins else None,
+        "gold_win_rate_high": wins.high if wins else None,
+        "proxy_gain": _value(policy.proxy_gain) if policy else None,
+        "proxy_gain_deviations": policy.gain_in_deviations if policy else None,
+        "reference_kl": policy.reference_kl if policy else None,
+        "mean_length": policy.mean_length if policy else None,
+        "eos_rate": policy.eos_rate if policy else None,
+    }
+
+
+def _variants(run: RunContents, found: Findings) -> dict[str, dict[str, Any]]:
+    """The evaluated variants by name, each with the scorer that it was trained with."""
+    return {
+        name: {**_judged(policy), "scored_by": scorer_of(run.settings, name)}
+        for key, policy in found.policies.items()
+        if (name := variant_of(key)) is not None
     }
 
 
