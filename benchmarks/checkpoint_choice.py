@@ -1,6 +1,6 @@
 """How close the checkpoint that is selected without gold comes to the best one by gold.
 
-    python -m benchmarks.checkpoint_choice [--seeds 10] [--iterations 50] [--witness] [--kl 0]
+    python -m benchmarks.checkpoint_choice [--seeds 10] [--iterations 50] [--witness] [--kl 0] [--samples 8]
 
 The tiny task, whole, with each seed; PPO keeps the checkpoint of every fifth iteration. What `triphase evaluate RUN
 --checkpoint best` chooses is held against the gold score of all of them on the same held-out prompts, which is asked
@@ -59,7 +59,8 @@ def settings_of(folder: str, options: argparse.Namespace, seed: int) -> RunSetti
     found = tiny_settings(folder, seed=seed, iterations=options.iterations, kl_coefficient=options.kl)
     keep = found.checkpoints.model_copy(update={"keep": options.iterations + 1})
     reward = found.reward.model_copy(update={"witness": options.witness})
-    return found.model_copy(update={"checkpoints": keep, "reward": reward})
+    judged = found.evaluation.model_copy(update={"samples_per_prompt": options.samples})
+    return found.model_copy(update={"checkpoints": keep, "reward": reward, "evaluation": judged})
 
 
 def gold_of(run: Run, shared: SharedModel, adapter: str | None) -> float:
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--kl", type=float, default=0.0)
     parser.add_argument("--witness", action="store_true")
+    parser.add_argument("--samples", type=int, default=8, help="responses to each prompt, by which it is chosen")
     options = parser.parse_args()
     found: dict[int, dict[str, Any]] = {}
     for seed in range(options.first, options.first + options.seeds):
