@@ -72,6 +72,8 @@ def test_a_gain_is_told_in_deviations_of_the_start_too() -> None:
     told = "score of the rule sentiment +0.42 (+1.20 of its standard deviations at the start)"
     assert dict(result_lines({"ppo": ppo})) == {"PPO": told}
     assert dict(result_lines({"ppo": {"proxy_gain_deviations": 1.2}})) == {}
+    known = {**ppo, "proxy_gain_low": 0.3, "proxy_gain_high": 0.55}
+    assert "+0.42 (+0.30 to +0.55; +1.20 of its" in dict(result_lines({"ppo": known}))["PPO"]
 
 
 def test_what_is_not_known_is_left_out() -> None:

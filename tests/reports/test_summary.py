@@ -36,6 +36,8 @@ KEYS = {
         "gold_win_rate_low",
         "gold_win_rate_high",
         "proxy_gain",
+        "proxy_gain_low",
+        "proxy_gain_high",
         "proxy_gain_deviations",
         "scored_by",
         "reference_kl",

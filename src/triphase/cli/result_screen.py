@@ -180,7 +180,11 @@ def _number(value: float | None, form: str) -> str:
 def _gained(ppo: Mapping[str, Any]) -> str:
     gain, deviations = ppo.get("proxy_gain"), ppo.get("proxy_gain_deviations")
     told = _number(gain, _scored(ppo.get("scored_by")) + " {:+.2f}")
-    return told + _number(deviations, " ({:+.2f} of its standard deviations at the start)") if told else ""
+    low, high = ppo.get("proxy_gain_low"), ppo.get("proxy_gain_high")
+    more = ["" if low is None or high is None else f"{low:+.2f} to {high:+.2f}"]
+    more.append(_number(deviations, "{:+.2f} of its standard deviations at the start"))
+    within = "; ".join(part for part in more if part)
+    return f"{told} ({within})" if told and within else told
 
 
 def _scored(by: str | None) -> str:

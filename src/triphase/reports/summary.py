@@ -65,13 +65,15 @@ def summary_of(run: RunContents, found: Findings) -> dict[str, Any]:
 
 def _judged(policy: PolicyFindings | None) -> dict[str, float | None]:
     """How a trained policy differs from the one that it started from."""
-    wins = policy.gold_win_rate if policy else None
+    wins, gain = (policy.gold_win_rate, policy.proxy_gain) if policy else (None, None)
     return {
         "gold_mean": _value(policy.gold) if policy else None,
         "gold_win_rate": _value(wins),
         "gold_win_rate_low": wins.low if wins else None,
         "gold_win_rate_high": wins.high if wins else None,
-        "proxy_gain": _value(policy.proxy_gain) if policy else None,
+        "proxy_gain": _value(gain),
+        "proxy_gain_low": gain.low if gain else None,
+        "proxy_gain_high": gain.high if gain else None,
         "proxy_gain_deviations": policy.gain_in_deviations if policy else None,
         "reference_kl": policy.reference_kl if policy else None,
         "mean_length": policy.mean_length if policy else None,
