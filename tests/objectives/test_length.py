@@ -15,6 +15,13 @@ def test_a_value_by_hand() -> None:
     assert within_group_slope(scores, lengths, torch.zeros(4).long()) > 0.3
 
 
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    scores, group = torch.tensor([0.0, 1.0, 5.0]), torch.tensor([0, 0, 1])
+    for measure in (within_group_slope, within_group_correlation):
+        with pytest.raises(ValueError, match="lengths"):
+            measure(scores, torch.tensor([1]), group)  # which would be broadcast
+
+
 def test_it_is_the_regression_with_a_column_for_each_prompt() -> None:
     draw = torch.Generator().manual_seed(0)
     lengths, scores = torch.randint(1, 30, (60,), generator=draw), torch.randn(60, generator=draw)

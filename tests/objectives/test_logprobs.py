@@ -46,6 +46,8 @@ def test_the_definition_agrees_with_torch() -> None:
     distribution = Categorical(logits=logits / 0.7)
     assert torch.allclose(objectives.token_logprobs(logits, targets, 0.7), distribution.log_prob(targets), atol=1e-12)
     assert torch.allclose(objectives.entropy(logits, 0.7), distribution.entropy(), atol=1e-12)
+    with pytest.raises(ValueError, match="temperature"):
+        objectives.entropy(logits, 0.0)
 
 
 def test_half_precision_logits_are_normalized_in_float32() -> None:

@@ -49,9 +49,12 @@ def test_what_comes_once_is_not_counted_and_a_slow_engine_gets_shorter_responses
     assert [limit for _, limit in engine.asked] == [8, 8]
     assert made.limit(0.5) == 20 and made.limit(1e-6) == 64 and made.limit(0.0) == 64
     assert made.limit(60.0) == 8  # at least as long as the short ones
+    short = {request.prompt for requests, _ in engine.asked for request in requests}
     engine.asked.clear()
     assert made.rate(engine, made.limit(0.5), lambda seconds: seconds < SECONDS) == pytest.approx(42 / 10.0)
     assert len(engine.asked) == 1
+    # The first rollout that counts has other prompts than those before it: 4 of 6, then the other 2 and 2 again.
+    assert len(short - {request.prompt for request in engine.asked[0][0]}) == 2
 
 
 def test_both_engines_are_asked_the_same() -> None:

@@ -1,7 +1,7 @@
 """PPO against its formulas written out plainly, over microbatches, epochs, interruptions and rollouts gone wrong."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from triphase.phases.ppo import PPOPhase
 from triphase.phases.rewards import advantages_of, shape_rewards
 from triphase.phases.score_scale import ScoreScale
 from triphase.records.types import Message, Prompt
+from triphase.rewards.types import Answer, Scorer, Scores
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.settings.phases import OptimizerSettings
 from triphase.settings.ppo import PPOSettings
@@ -93,6 +94,7 @@ def test_the_gradient_is_that_of_the_objective_written_out_plainly(temperature: 
 
     # One sample at a time, the whole model, logits in full; sums over tokens, divided once by all of them.
     shared, total, clipped = ppo.shared, torch.zeros(()), 0
+    policy_loss = value_loss = 0.0
     for row, sample in enumerate(made):
         with shared.role(POLICY):
             out = shared.backbone.model(
@@ -110,11 +112,14 @@ def test_the_gradient_is_that_of_the_objective_written_out_plainly(temperature: 
             error = torch.max((values[place] - target) ** 2, (limited - target) ** 2)
             entropy = -(logprobs[place].exp() * logprobs[place]).sum()
             total = total - surrogate + 0.4 * 0.5 * error - 0.03 * entropy
+            policy_loss, value_loss = policy_loss - float(surrogate.detach()), value_loss + 0.5 * float(error.detach())
             clipped += int(float((ratio.clamp(0.8, 1.2) - ratio).detach() * advantage) < 0)
     tokens = sum(len(sample.response) for sample in made)
     (total / tokens).backward()
     assert clipped > 0
     assert figures["ppo/clip_fraction"] == pytest.approx(clipped / tokens, abs=1e-6)
+    assert figures["ppo/policy_loss"] == pytest.approx(policy_loss / tokens, abs=1e-5) and abs(policy_loss) > 1e-2
+    assert figures["ppo/value_loss"] == pytest.approx(value_loss / tokens, rel=1e-4) and value_loss > 0
     for name, gradient in gradients(ppo).items():
         assert torch.allclose(ours[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max())), name
 
@@ -250,14 +255,38 @@ def test_two_ranks_compare_what_is_frozen(tmp_path: Path) -> None:
 # Rollouts gone wrong
 
 
-@pytest.mark.parametrize("head", ["score_head", "value_head"])
-def test_a_rollout_with_a_nan_teaches_nothing_and_is_kept(head: str, tmp_path: Path) -> None:
+SHOWN = {"score_head": "scores", "value_head": "values", "a scorer": "scores"}
+
+
+class NoScore(Scorer):
+    name = "mine"
+
+    def score(self, answers: Sequence[Answer]) -> Scores:
+        return Scores((math.nan,) * len(answers))
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        ("score_head", "The reward model caused it for 8 of 8 responses"),
+        ("value_head", "Lower ppo.optimizer.learning_rate"),
+        ("a scorer", "The scorer mine returned null, NaN or infinity for 8 of 8 responses"),
+    ],
+)
+def test_a_rollout_with_a_nan_teaches_nothing_and_is_kept(
+    head: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ppo = phase(settings())
     ppo.directory = tmp_path
-    with torch.no_grad():
-        getattr(ppo.shared, head).linear.bias.fill_(math.nan)
-    before = ppo.shared.adapters.state(POLICY)
+    if head == "a scorer":
+        ppo.scorer = NoScore()
+    else:
+        with torch.no_grad():
+            getattr(ppo.shared, head).linear.bias.fill_(math.nan)
+    before, advised = ppo.shared.adapters.state(POLICY), []
+    monkeypatch.setattr(ppo.state.updater, "skip_step", lambda names, *, advice: advised.append((tuple(names), advice)))
     metrics = ppo.advance(0)
+    assert [(names, told in advice) for names, advice in advised] == [((SHOWN[head],), True)], advised
     assert metrics["ppo/skipped_steps"] == 1 and metrics["ppo/steps"] == 0
     assert all(torch.equal(value, before[name]) for name, value in ppo.shared.adapters.state(POLICY).items())
     assert (tmp_path / "bad" / "000001.safetensors").exists()

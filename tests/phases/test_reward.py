@@ -136,6 +136,17 @@ def test_a_planted_preference_is_found_again_on_other_prompts(penalty: float | N
     assert any(bool((value != state[name]).any()) for name, value in shared.adapters.state(REWARD).items())
 
 
+def test_the_accuracy_of_a_step_is_the_share_of_its_pairs_in_the_right_order() -> None:
+    subject = phase(shared_model(), groups_of(8), batch_size=8)
+    right = [
+        float((scores[pair.first] > scores[pair.second]) == (pair.target > 0.5))
+        for group, scores in zip(subject.groups, subject.scores_of(subject.trained), strict=True)
+        for pair in pairs_of(group)
+    ]
+    assert 0 < sum(right) < len(right) == 48
+    assert subject.advance(0)["reward/preference_accuracy"] == pytest.approx(sum(right) / 48)
+
+
 def test_where_all_pairs_are_ties_there_is_no_accuracy() -> None:
     group = groups_of(1)[0]
     metrics = phase(shared_model(), [group], [[Pair(0, 1, 0.5)]], batch_size=1).advance(0)

@@ -140,7 +140,7 @@ def test_a_piece_of_work_is_traced_once_and_each_shape_by_itself() -> None:
     assert len({each.flops for each in found}) == 5
 
 
-@pytest.mark.parametrize(("changes", "trunk", "sampled"), [({}, 1, 0), ({"sft_mix": 0.1}, 0, 0), ({"ranks": 2}, 0, 0)])
+@pytest.mark.parametrize(("changes", "trunk", "sampled"), [({}, 1, 0), ({"sft_mix": 0.1}, 0, 0), ({"ranks": 2}, 0, 0), ({"reference_reset_every": 2}, 1, 0)])
 def test_off_load_leaves_moments_to_the_step_alone_and_takes_from_the_updates_what_rests(
     changes: dict[str, float], trunk: int, sampled: int
 ) -> None:
@@ -157,7 +157,8 @@ def test_off_load_leaves_moments_to_the_step_alone_and_takes_from_the_updates_wh
         moments = parts[MOMENTS]
         assert moments > 0 and offloaded[name][MOMENTS] == (moments if name == "optimizer step" else 0.0)
         is_away = name in ("update", "optimizer step", "checkpoint", "sampling", "reading prompts")
-        # The reference and the reward model; policy and critic stay.
-        assert parts[ADAPTERS] - offloaded[name][ADAPTERS] == is_away * 2 * 4 * cost.work.adapter_numbers
+        # The reference, the reward model, and a reference of the penalty; policy and critic stay.
+        away = 2 + ("reference_reset_every" in changes)
+        assert parts[ADAPTERS] - offloaded[name][ADAPTERS] == is_away * away * 4 * cost.work.adapter_numbers
         layers = sampled if name in ("sampling", "reading prompts") else trunk * is_away
         assert parts[BASE] - offloaded[name][BASE] == layers * cost.work.layer_bytes and cost.work.layer_bytes > 0

@@ -11,6 +11,7 @@ from tests.small import shared_model
 from triphase.footprints.cost import CostModel
 from triphase.footprints.moments import (
     ACTIVATIONS,
+    ADAPTERS,
     ALLOCATOR,
     BASE,
     CACHE,
@@ -325,6 +326,7 @@ def test_held_out_demonstrations_are_cached_unless_every_weight_is_trained() -> 
         looked = moment(found, "held-out loss")
         assert looked.parts.get(TRUNK) == kept and looked.parts["gradients"] == 0
         assert looked.shape == Shape(16, PROMPT + RESPONSE, 16 * RESPONSE)
+        assert not any(each.shape.packed for each in found.moments)  # each has its own row
 
 
 def test_scoring_by_the_reward_model_has_a_score_for_each_response() -> None:
@@ -348,6 +350,22 @@ def test_two_heads_score_every_ranking_once_more() -> None:
     added = 24 * (PROMPT + ANSWERS * RESPONSE) * 2  # of two epochs
     assert more.flops["forward"] - found.flops["forward"] == pytest.approx(each * added)
     assert more.tokens["forward"] - found.tokens["forward"] == added
+
+
+@pytest.mark.parametrize(
+    ("members", "witness", "adapters", "passes"),
+    [(1, False, 2, 1), (1, True, 3, 1), (3, False, 4, 2), (3, True, 5, 1.5)],
+)
+def test_members_and_a_witness_are_adapters_and_passes_of_their_own(
+    members: int, witness: bool, adapters: int, passes: float
+) -> None:
+    """A member of three trains on two thirds of the rankings; with a witness each side has half of them."""
+    reward = {**run_settings().reward.model_dump(by_alias=True), "ensemble": {"members": members}, "witness": witness}
+    cost = planner(run_settings(reward=reward), model())
+    found = reward_footprint(cost)
+    assert moment(found, "update").parts[ADAPTERS] == 4 * adapters * cost.work.adapter_numbers
+    rankings = 24 * (PROMPT + ANSWERS * RESPONSE) * 2  # of two epochs
+    assert found.tokens["training"] == pytest.approx(rankings * passes, rel=0.06)
 
 
 def test_a_reset_reference_and_a_critic_with_an_adapter_are_each_one_more_forward_pass() -> None:

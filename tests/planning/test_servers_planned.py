@@ -49,6 +49,16 @@ def test_on_a_cpu_each_server_has_the_base_its_cache_and_its_processes(
     assert not elsewhere.notes and not elsewhere.phases[1].peak.parts.get(CACHE)
 
 
+def test_a_trial_of_both_engines_has_the_cache_of_this_process_too(folder: Path) -> None:
+    caches = {}
+    for engine in ("vllm", "auto"):
+        (ppo,) = (
+            each for each in make_plan(chosen(folder, servers=1, engine=engine), 0.0).phases if each.phase == "ppo"
+        )
+        caches[engine] = max(moment.parts.get(CACHE, 0.0) for moment in ppo.moments)
+    assert caches["vllm"] == 0 < caches["auto"]
+
+
 @pytest.mark.parametrize(
     ("rollouts", "ranks", "share", "note"),
     [

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,14 @@ from torch import nn
 
 from triphase.errors import TrainingError
 from triphase.monitoring.alarms import Limits, find_alarms
+from triphase.phases import guards
 from triphase.phases.guards import AlarmGuard, _cut, judge_by, judge_rollout
 from triphase.phases.ppo_state import PPOState
 from triphase.phases.sft import SupervisedPhase
 from triphase.settings.guards import GuardSettings
 from triphase.settings.phases import OptimizerSettings, SupervisedSettings
 from triphase.settings.ppo import PPOSettings
+from triphase.training.checkpoint import Checkpoint, load_checkpoint
 from triphase.training.checkpoint_places import CHECKPOINTS, kept_steps
 from triphase.training.loop import Judged, LoopOptions, Phase, run_loop
 from triphase.training.state import PhaseState, TrainingState
@@ -210,6 +213,36 @@ def test_rollback_goes_on_from_them_more_carefully_and_then_stops(
     lasting = Descent(tmp_path / "b", settings, collapse=6)
     lasting.run(30)
     assert len(lasting.state.values.rollbacks) == 1 and "entropy-collapse" in lasting.state.values.finished
+
+
+def test_a_rollback_to_weights_from_before_an_extension_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their checkpoint has no moments of Adam."""
+
+    def without_moments(parent: Path, step: int) -> Checkpoint:
+        found = load_checkpoint(parent, step)
+        return replace(found, tensors={name: value for name, value in found.tensors.items() if "exp_avg" not in name})
+
+    monkeypatch.setattr(guards, "load_checkpoint", without_moments)
+    Descent(tmp_path, GuardSettings(on_alarm="rollback", rollbacks=1), collapse=6, until=9).run(14)
+    assert ", from before it was extended, and to Adam's moments as at a start (alarm entropy-collapse" in caplog.text
+
+
+def test_after_several_rollbacks_only_the_rows_after_the_last_one_count(tmp_path: Path) -> None:
+    """What collapsed between two rollbacks and has recovered since raises no alarm again."""
+    made = Descent(tmp_path, GuardSettings(on_alarm="lower-learning-rate", rollbacks=3), collapse=99)
+    made.state.values.rollbacks = [4, 12]
+    made.guard = AlarmGuard(
+        made.guard._settings,
+        Limits(),
+        lambda: [{"step": step, "ppo/entropy": 0.1 if 5 <= step <= 12 else 2.0} for step in range(1, 13)],
+        tmp_path / CHECKPOINTS,
+    )
+    for iteration in (13, 14):
+        assert made.guard.check_alarms(made.state, iteration, {"ppo/entropy": 0.1}) is None
+    assert made.guard.check_alarms(made.state, 15, {"ppo/entropy": 2.0}) is None
+    assert made.state.values.rollbacks == [4, 12]
 
 
 @pytest.mark.parametrize(
