@@ -140,7 +140,10 @@ def test_a_piece_of_work_is_traced_once_and_each_shape_by_itself() -> None:
     assert len({each.flops for each in found}) == 5
 
 
-@pytest.mark.parametrize(("changes", "trunk", "sampled"), [({}, 1, 0), ({"sft_mix": 0.1}, 0, 0), ({"ranks": 2}, 0, 0), ({"reference_reset_every": 2}, 1, 0)])
+@pytest.mark.parametrize(
+    ("changes", "trunk", "sampled"),
+    [({}, 1, 0), ({"sft_mix": 0.1}, 0, 0), ({"ranks": 2}, 0, 0), ({"reference_reset_every": 2}, 1, 0)],
+)
 def test_off_load_leaves_moments_to_the_step_alone_and_takes_from_the_updates_what_rests(
     changes: dict[str, float], trunk: int, sampled: int
 ) -> None:
