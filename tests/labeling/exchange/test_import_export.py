@@ -196,9 +196,12 @@ def test_exported_rankings_can_be_imported(tmp_path: Path) -> None:
             store.add_rankings(
                 [Ranking(f"k{n}", f"p0000{n}", "ann", places, tuple(f"p0000{n}-{k}" for k in (2, 1, 0)), 9.0, 5.0)]
             )
+        texts = {response.id: response.text for response in store.responses()}
         for suffix in ("jsonl", "parquet"):
             export_file(store, tmp_path / f"r.{suffix}", "rankings")
             import_file(other, tmp_path / f"r.{suffix}")
+        for row in map(json.loads, (tmp_path / "r.jsonl").read_text(encoding="utf-8").splitlines()):
+            assert [texts[id_] for id_ in row["response_ids"]] == row["responses"]
         assert places_of(other) == places_of(store)
         assert other.comparisons("train") == store.comparisons("train")
 
