@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from triphase.phases.engine_trial import SECONDS, EngineChoice, EngineTrial, choice_of, told_of
+from triphase.phases.engine_trial import SECONDS, EngineTrial
 from triphase.phases.ppo_state import PPOState
+from triphase.rollouts.engines import EngineChoice, choice_note, choice_of
 from triphase.rollouts.types import Generated, Request
 from triphase.settings.ppo import PPOSettings
 
@@ -77,7 +78,7 @@ def test_both_engines_are_asked_the_same() -> None:
 )
 def test_the_faster_one_is_chosen_and_both_rates_are_told(rates: dict[str, float], engine: str, line: str) -> None:
     choice = choice_of(rates)
-    assert choice == EngineChoice(engine, rates) and line in told_of(choice)
+    assert choice == EngineChoice(engine, rates) and line in choice_note(choice)
     # A checkpoint has it, and only where there was a trial.
     state = PPOState(engine=choice)
     assert PPOState.from_json(state.as_json()) == state and "engine" not in PPOState().as_json()

@@ -135,6 +135,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], str]] = {
         records.files: disk_errors
         records.paths: refuse_pipes refuse_links
         runs.directory: RunDirectory._changed_settings RunDirectory._changed_data _require_place
+        runs.kept_engine: require_same_engine
         runs.provenance: read_config
         runs.shared: require_shared
         runs.store_contents: require_contents require_campaigns examine_store

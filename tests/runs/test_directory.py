@@ -100,6 +100,7 @@ def test_another_configuration_is_refused_by_the_key(folder: Path, changes: dict
         (("sft", "reward"), {"ppo": {"iterations": 3}}, {"reward": {"epochs": 5}}),
         (("sft", "reward", "ppo"), {"checkpoints": {"every_steps": 7}}, {"ppo": {"epochs": 9}}),
         (("sft", "ppo", "arms/a"), {"checkpoints": {"keep": 7}}, {"guards": {"back": 5}}),
+        (("sft", "ppo"), {"checkpoints": {"keep": 8}}, {"rollouts": {"servers": 1}}),
     ],
 )  # fmt: skip
 def test_settings_of_phases_that_have_not_begun_may_change(folder: Path, begun: tuple, free: dict, bound: dict) -> None:

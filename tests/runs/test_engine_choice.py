@@ -1,6 +1,7 @@
 """`rollouts.engine: auto`: a trial at the start of PPO, one engine to its end, and this process where servers fail."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,13 @@ from tests.runs import small_run
 from tests.runs.test_generators import PPO, VLLM, graded, scored_by, settings, trained
 
 from triphase.datacheck.demands import require_settings
-from triphase.errors import ServerError, SettingsError
-from triphase.phases.engine_trial import EngineTrial, told_of
+from triphase.errors import RunError, ServerError, SettingsError
+from triphase.phases.engine_trial import EngineTrial
 from triphase.rollouts.decoding import LocalGenerator
+from triphase.rollouts.engines import choice_note
 from triphase.runs import engine_choice, pipeline
-from triphase.runs.engine_choice import kept_choice
+from triphase.runs.kept_engine import kept_choice
+from triphase.runs.resume_checks import require_resumable
 from triphase.runs.session import Run
 from triphase.runs.verification import verify_run
 from triphase.training.checkpoint import save_checkpoint
@@ -88,9 +91,16 @@ def test_this_process_samples_where_servers_cannot(trained: Path, trials: list[s
         chosen = settings(trained, "astray", rollouts=rollouts, ppo={**ppo, "importance_limit": 2.0})
         require_settings(chosen, ("ppo",))
         run = small_run.do(chosen, pipeline.run_ppo)
-    both = finals(alone, run)
+        both = finals(alone, run)
+        shutil.rmtree(run.path / "ppo" / "final")  # as if iterations were left
+        for engine in ("vllm", None):
+            served = settings(trained, "astray", rollouts={**rollouts, "engine": engine}, ppo=chosen.ppo.model_dump())
+            with pytest.raises(RunError, match=r"left sampling to this process.* set rollouts\.engine: auto again, or"):
+                small_run.do(served, pipeline.run_ppo)
+            with pytest.raises(RunError, match="left sampling to this process"):
+                require_resumable(served)
     assert not trials and both[0] and both[0] == both[1]
-    first, second = lines_of(run)
+    first, second = lines_of(run)[:2]
     assert first.startswith("rollouts.engine auto: this process samples, because servers could not: rollouts.addresses")
     assert "cannot be reached" in first and second.startswith("ppo.importance_limit does not apply")
     choice = kept_choice(run.path, "ppo")
@@ -177,5 +187,5 @@ def test_a_run_that_began_before_there_was_a_trial_goes_on_with_servers(tmp_path
     parent = tmp_path / "ppo" / CHECKPOINTS
     save_checkpoint(parent, 1, {"parameter.a": torch.zeros(1)}, {"values": {"kl_coefficient": 0.1}}, keep=1)
     choice = kept_choice(tmp_path, "ppo")
-    assert choice is not None and choice.by_servers and told_of(choice, is_kept=True).endswith("without a trial")
+    assert choice is not None and choice.by_servers and choice_note(choice, is_kept=True).endswith("without a trial")
     assert kept_choice(tmp_path, "arms/new") is None  # which has not begun

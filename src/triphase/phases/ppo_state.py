@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from triphase.phases.engine_trial import EngineChoice
 from triphase.phases.first_rollout import FirstRollout
 from triphase.phases.score_scale import ScoreScale
+from triphase.rollouts.engines import EngineChoice
 from triphase.settings.extension import schedule_span
 from triphase.settings.ppo import PPOSettings
 from triphase.training.state import PhaseState, TrainingState

@@ -25,8 +25,8 @@ def differences(kept: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[str,
 
 
 def is_of_a_server(key: str, old: Any, new: Any) -> bool:
-    """Whether a change is only of a server's address or of its request options."""
-    moved = not key.rpartition(".")[2].startswith("address") or (bool(old) and bool(new))
+    """Whether a change is only of a server's address, of the number of servers, or of request options."""
+    moved = not key.rpartition(".")[2].startswith(("address", "servers")) or (bool(old) and bool(new))
     return is_way_to_server(key) and moved
 
 

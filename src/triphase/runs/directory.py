@@ -28,6 +28,7 @@ from triphase.runs.base_dtype import dtype_in, with_dtype
 from triphase.runs.data_files import fingerprints_of, roles_of, scorer_files
 from triphase.runs.dependence import EVALUATION, FREE, begun_phases, dependent, is_bound
 from triphase.runs.differences import completed, conflict, differences, is_of_a_server, shown
+from triphase.runs.kept_engine import require_same_engine
 from triphase.runs.leftovers import not_there, removed_if_refused
 from triphase.runs.locking import locked
 from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
@@ -125,6 +126,7 @@ class RunDirectory:
             self.notes.append(f"{path} has changed since this run wrote it (damaged or edited); check its settings")
         before = completed(kept["settings"])
         begun = begun_phases(self.path, {*(before.get("variants") or {}), *self.settings.variants})
+        require_same_engine(self.path, self.settings, begun)
         changed, stale = self._changed_settings(before, settings, path, begun)
         changed |= self._changed_data(kept.get("data_fingerprints") or {}, fingerprints, before, begun)
         return begun, changed, stale

@@ -4,7 +4,6 @@ The trial is made before the first iteration. Its result is stored in every chec
 engine from its start to its end, and variants by that of the main run.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -14,32 +13,13 @@ from typing import Any
 from triphase.datacheck.served_base import require_startable
 from triphase.errors import TriphaseError
 from triphase.models.policies import Policy
-from triphase.phases.engine_trial import LOCAL, SECONDS, SERVERS, EngineChoice, EngineTrial, choice_of, told_of
+from triphase.phases.engine_trial import SECONDS, EngineTrial
 from triphase.phases.rank_sharing import LedGenerator
+from triphase.rollouts.engines import LOCAL, SERVERS, EngineChoice, choice_note, choice_of
 from triphase.rollouts.types import Generator
 from triphase.runs.generators import generator_of, shared_generator
+from triphase.runs.kept_engine import kept_choice
 from triphase.runs.session import Run
-from triphase.settings.phase_names import PPO
-from triphase.training.checkpoint import VALUES
-from triphase.training.checkpoint_places import CHECKPOINTS, place_of, whole_steps
-
-
-def kept_choice(run: Path, phase: str) -> EngineChoice | None:
-    """The engine that the newest checkpoint of a PPO phase, or else of the main PPO run, was sampled with.
-
-    None if there is no checkpoint. A phase that began without a trial was sampled by servers.
-    """
-    for each in dict.fromkeys((phase, PPO)):
-        parent = run / each / CHECKPOINTS
-        step = next(whole_steps(parent), None)
-        if step is None:
-            continue
-        values = json.loads((place_of(parent, step) / VALUES).read_text(encoding="utf-8"))["values"]
-        if values.get("engine") is not None:
-            return EngineChoice(**values["engine"])
-        if each == phase:
-            return EngineChoice(SERVERS)
-    return None
 
 
 @contextmanager
@@ -57,7 +37,7 @@ def chosen_generator(
             return
         choice = EngineChoice(**told)
         if strategy.is_lead:
-            run.say(told_of(choice, is_kept=True))
+            run.say(choice_note(choice, is_kept=True))
     elif rollouts.engine == "auto" and strategy.is_lead:
         alone = (
             "only servers can sample ahead (rollouts.ahead)" if rollouts.ahead else "no servers or addresses are set"
@@ -101,7 +81,7 @@ def _tried(
                 choice = choice_of({LOCAL: strategy.from_lead(lambda: here), SERVERS: there})
         choice = choice or EngineChoice(LOCAL, reason=reason)
         if strategy.is_lead:
-            run.say(told_of(choice))
+            run.say(choice_note(choice))
         if not choice.by_servers:
             opened.close()
             yield local, choice

@@ -19,7 +19,7 @@ from triphase.monitoring.progress import SilentProgress, SilentTrack
 from triphase.runs import pipeline
 from triphase.runs.base_dtype import kept_dtype
 from triphase.runs.directory import RunDirectory
-from triphase.runs.engine_choice import kept_choice
+from triphase.runs.kept_engine import kept_choice
 from triphase.runs.provenance import day_begun, read_config, versions
 from triphase.runs.reward_training import run_reward
 from triphase.runs.session import Run

@@ -19,14 +19,14 @@ from torch import Tensor
 from triphase.errors import RunError
 from triphase.records.files import remove_directory
 from triphase.settings.loading import version_of_run
-from triphase.training.checkpoint_places import kept_steps, place_of
+from triphase.training.checkpoint_places import VALUES, kept_steps, place_of
 from triphase.training.sealed import find_damage, read_manifest, write_directory
 from triphase.training.weight_differences import unpacked
 
 FORMAT, SETTLED = 1, 3
 _EARLIER = 2
 """Of a finished phase, in a version that stored no differences."""
-PARAMETER, UNTRAINED, VALUES = "parameter.", "untrained.", "values.json"
+PARAMETER, UNTRAINED = "parameter.", "untrained."
 TENSORS, WEIGHTS, REST, SHARED = "tensors.safetensors", "weights.safetensors", "rest.safetensors", "shared.json"
 """All tensors; for a finished phase only the weights; or all tensors except those in other files here. The last maps
 tensors to those files; one that is both here and there is stored as a difference."""

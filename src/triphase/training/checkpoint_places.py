@@ -8,6 +8,8 @@ from triphase.training.sealed import MANIFEST, find_damage
 
 CHECKPOINTS = "checkpoints"
 """The directory of a phase that contains them."""
+VALUES = "values.json"
+"""The file of a checkpoint that holds what is no tensor."""
 
 
 def place_of(parent: Path, step: int) -> Path:

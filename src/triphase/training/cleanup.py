@@ -27,14 +27,13 @@ from triphase.training.checkpoint import (
     SHARED,
     TENSORS,
     UNTRAINED,
-    VALUES,
     WEIGHTS,
     best_of,
     is_weights_alone,
     shared_of,
     tensors_of,
 )
-from triphase.training.checkpoint_places import kept_steps, place_of, whole_steps
+from triphase.training.checkpoint_places import VALUES, kept_steps, place_of, whole_steps
 from triphase.training.sealed import MANIFEST, find_damage, read_manifest
 from triphase.training.weight_differences import packed
 
