@@ -204,7 +204,7 @@ def test_a_row_on_which_the_function_fails_has_a_problem_and_the_others_a_score(
     )
     assert [row["score"] for row in found] == [1.0, None, 0.5, None, None] and "3 rows have no score" in said
     assert found[1]["problem"].endswith("mine.py:score raised ZeroDivisionError: division by zero"), found[1]
-    assert "the first row of the file has one response, and so must all others" in found[4]["problem"]
+    assert "chosen, rejected; the first row of the file has one response, and so must all others" in found[4]["problem"]
     assert main(["score", str(run), str(lines(tmp_path / "all.jsonl", rows[1], rows[3]))]) == 2
     assert "(response 0: 'sun'); fix the function" in capsys.readouterr().err
 

@@ -41,7 +41,7 @@ BEFORE = (pipeline.run_sft, pipeline.run_sampling, pipeline.run_labeling)
 
 
 def chosen(folder: Path, output: str = "runs", **reward: object) -> RunSettings:
-    return settings(folder, output=output, reward={**REWARD, **reward})
+    return settings(folder, method="lora", output=output, reward={**REWARD, **reward})
 
 
 def begun(folder: Path, output: str) -> Path:

@@ -194,7 +194,8 @@ def _unusable(error: DataError, *, compares: bool) -> Scorable:
     problem, belongs, _ = str(error).partition(": such files belong under data.")
     if belongs:
         first = "is a comparison" if compares else "has one response"
-        problem += f": the first row of the file {first}, and so must all others; score the rest as a file of its own"
+        found = problem.rpartition("; ")[0]
+        problem = f"{found}; the first row of the file {first}, and so must all others; score the rest as another file"
     return Scorable({} if text is None else {"row": text}, problem=problem)
 
 
