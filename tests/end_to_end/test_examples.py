@@ -94,7 +94,9 @@ def test_ppo_in_five_minutes_tells_the_gain_in_deviations_of_the_start(
     rows = [json.loads(line) for line in (run / "evaluation" / "samples.jsonl").read_text().splitlines()]
     start = [row["score"] for row in rows if row["policy"] == "sft"]
     assert ppo["proxy_gain_deviations"] == pytest.approx(ppo["proxy_gain"] / statistics.pstdev(start))
-    assert f"({ppo['proxy_gain_deviations']:+.2f} of its standard deviations at the start)" in " ".join(said.split())
+    bounds = f"({ppo['proxy_gain_low']:+.2f} to {ppo['proxy_gain_high']:+.2f}; "
+    told = f"{bounds}{ppo['proxy_gain_deviations']:+.2f} of its standard deviations at the start)"
+    assert told in " ".join(said.split())
     assert "in SDs of start" in (run / "report.html").read_text()
 
 
