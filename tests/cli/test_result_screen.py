@@ -67,6 +67,11 @@ def test_variants_are_shown_after_the_main_run() -> None:
     assert list(lines)[-1] == "no-penalty" and lines["no-penalty"] == told
 
 
+def test_responses_that_shrank_to_a_token_are_told_in_the_singular() -> None:
+    assert dict(result_lines({"ppo": {"mean_length": 1.02}})) == {"drift": "1 token per response"}
+    assert dict(result_lines({"ppo": {"mean_length": 0.2}})) == {"drift": "0 tokens per response"}
+
+
 def test_a_gain_is_told_in_deviations_of_the_start_too() -> None:
     ppo = {"proxy_gain": 0.42, "proxy_gain_deviations": 1.2, "scored_by": "the rule sentiment"}
     told = "score of the rule sentiment +0.42 (+1.20 of its standard deviations at the start)"

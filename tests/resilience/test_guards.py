@@ -352,6 +352,10 @@ def test_a_warning_shows_responses_of_its_iteration_in_a_line_each(
     assert all("\n" not in line and "\x1b" not in line and len(line) < 200 for line in told[1:])
 
 
+def test_an_empty_response_is_shown_as_empty() -> None:
+    assert _cut("") == _cut(" \n ") == "(empty)"
+
+
 @pytest.mark.parametrize(("length", "shown"), [(159, "a" * 159), (160, "a" * 160), (161, "a" * 160 + "…")])
 def test_a_response_is_cut_where_it_is_longer_than_a_line(length: int, shown: str) -> None:
     assert _cut("a" * length) == shown

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from triphase.datacheck.agenda import left_out
 from triphase.errors import RunError
+from triphase.monitoring.wording import counted
 from triphase.records.visible import visible
 from triphase.reports.rounds import round_after
 from triphase.reports.summary_file import FILE_NAME as SUMMARY
@@ -130,7 +131,7 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "drift",
         [
             _number(ppo.get("reference_kl"), "{:.1f} nats from the reference"),
-            _number(ppo.get("mean_length"), "{:.0f} tokens per response"),
+            _length(ppo.get("mean_length")),
             _percent("{} of them finished", ppo.get("eos_rate")),
         ],
     )
@@ -175,6 +176,10 @@ def _line(name: str, parts: list[str]) -> Iterator[tuple[str, str]]:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)
+
+
+def _length(tokens: float | None) -> str:
+    return "" if tokens is None else f"{counted(round(tokens), 'token')} per response"
 
 
 def _gained(ppo: Mapping[str, Any]) -> str:

@@ -184,5 +184,5 @@ class AlarmGuard:
 
 def _cut(text: str) -> str:
     """A response in one line of the terminal."""
-    line = visible(" ".join(text.split()))
+    line = visible(" ".join(text.split())) or "(empty)"
     return line if len(line) <= _LONGEST_SHOWN else f"{line[:_LONGEST_SHOWN]}…"
