@@ -8,8 +8,8 @@ comparisons whose conversation has under ``--longest`` characters, the first ``-
 ``--heldout`` are judged, no prompt on both sides. One pass in batches of 8, LoRA of rank 16 on every linear map of the
 layers, the settings' defaults for all else; both sides read the same messages by the model's own template.
 `PATH_TO_PEER_PYTHON` is the Python of an environment with trl==1.16.0, peft and the same torch. Prints a table
-(accuracy and Bradley–Terry loss on the held-out comparisons, 95 % intervals by bootstrap over prompts), the differences
-between the sides over the seeds that both have, and a JSON line.
+(accuracy and Bradley–Terry loss on the held-out comparisons, 95 % intervals by bootstrap over prompts, processor
+seconds of training without evaluations), the differences between the sides over the seeds that both have, and a JSON line.
 A row takes half an hour to two hours of a core: with ``--kept`` each is added to FILE, and those that it has for the
 same comparisons are not made again. `benchmarks/measured/preferences.jsonl` has the rows of the 1,200 harmless
 comparisons of HH-RLHF in docs/decisions.md.
@@ -46,7 +46,7 @@ def main() -> None:
     longer = mean_over_prompts([_longer(each) for each in heldout])
     rows: list[Row] = []
     found: dict[tuple[str, str, float, int], list[float]] = {}
-    print(f"{'side':<22} {'layers':<7} {'rate':<8} {'seed':<5} accuracy (95 %)         loss in nats per pair (95 %)")
+    print(f"{'side':<22} {'layers':<7} {'rate':<8} {'seed':<5} accuracy (95 %)         loss in nats per pair (95 %)  training")
     print(f"{'longer wins':<45} {_shown(longer)}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         files = [_write(Path(scratch) / name, part) for name, part in (("trained", trained), ("heldout", heldout))]
@@ -58,7 +58,9 @@ def main() -> None:
                 accuracy, loss = judged(margins)
                 rate = f"{row['learning_rate']:g}"
                 place = f"{row['what'] + ' ' + name:<22} {row['layers']:<7} {rate:<8} {row['seed']:<5}"
-                print(f"{place} {_shown(accuracy)}  {_shown(loss)}", flush=True)  # hours pass between rows
+                spent = f"{row['cpu_seconds']:.0f} s" if "cpu_seconds" in row else "–"  # the first rows do not have it
+                # flushed: hours pass between rows
+                print(f"{place} {_shown(accuracy)}  {_shown(loss)}       {spent}", flush=True)
                 row[name] = {"accuracy": accuracy.value, "loss": loss.value}
             rows.append(row)
     for (layers, rate), (accuracy, loss, seeds) in against_peer(found).items():
