@@ -115,7 +115,8 @@ def test_variants_and_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert not (tmp_path / "runs").exists()
     (tmp_path / "runs" / "small-study").mkdir(parents=True)
     assert main(["study", str(run)]) == 2
-    assert "small-study already exists and is not a sweep" in capsys.readouterr().err.strip().splitlines()[-1]
+    refused = "small-study already exists and is not a sweep (it has no sweep.json); rename or remove it"
+    assert refused in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "runs" / "small").exists()
     built_in = variants_of(settings(tmp_path, variants={"own": {"optimizer": {"learning_rate": 1e-5}}}), None)
     assert [variant.name for variant in built_in] == ["none", "kl", "ensemble", "all"]

@@ -111,7 +111,7 @@ def gain_by_length(found: LengthStratified, start: str = "SFT") -> str | None:
             Readout(
                 float(place),
                 None,
-                f"{_bin_label(each.low, each.high)} tokens",
+                f"{_bin_label(each.low, each.high)} token{'' if each.high == 1 else 's'}",
                 tuple(
                     Line(name_of(color), f"{label} {'–' if (value := values[place]) is None else reading(value)}")
                     for label, color, _, values in sides

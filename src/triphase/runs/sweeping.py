@@ -140,7 +140,7 @@ def require_directory(directory: Path, run: Path | None = None) -> None:
     if (directory / FILE_NAME).is_file():
         read_points(directory, run)
     elif os.path.lexists(directory):
-        raise RunError(f"{directory} already exists and is not a sweep; choose another name (--name)")
+        raise RunError(f"{directory} already exists and is not a sweep (it has no {FILE_NAME}); rename or remove it")
 
 
 def _require_different(points: Sequence[SweepPoint]) -> None:
