@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -153,9 +154,17 @@ def test_what_is_said_of_a_peak_and_that_all_is_escaped() -> None:
     found = StudyFindings(hostile, (variant,), None, (hostile,))
     (said,) = headline(found)
     assert said == (
-        f"{hostile} went past its peak at √KL 1.00 (0.80 to …): it ended with proxy +2.00 and gold −0.50, of +1.20 at "
-        "the peak."
+        f"{hostile} may have gone past its peak at √KL 1.00 (0.80 to …): it ended with proxy +2.00 and gold −0.50, of "
+        "+1.20 at the peak."
     )
+    certain = replace(fit, peak=Bounds(1.0, 0.8, 4.0))
+    (said,) = headline(replace(found, variants=(replace(variant, fit=certain),)))
+    assert " went past its peak at √KL 1.00 (0.80 to 4.00): " in said
+    beyond = replace(fit, peak=Bounds(1.0, 0.8, 4.1))
+    (said,) = headline(replace(found, variants=(replace(variant, fit=beyond),)))
+    assert " may have gone past its peak " in said
+    higher = replace(curve, gold=(0.0, 1.0, 1.2))
+    assert headline(replace(found, variants=(replace(variant, curve=higher, fit=certain),))) == []
     page = study_page(found)
     assert "<img" not in page and "&lt;img" in page
     assert peak_text(Fit("ppo", known, known, Bounds(None, None, None), known, 4.0)) == "not reached up to 4.00"

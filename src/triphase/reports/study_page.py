@@ -72,13 +72,17 @@ def headline(found: StudyFindings) -> list[str]:
 
 
 def _peaked(variant: VariantFindings) -> list[str]:
-    """A sentence if a variant went past the peak of its fitted form; otherwise none."""
+    """A sentence if a variant ended below the peak of its fitted form, which it reached; otherwise none."""
     fit, curve = variant.fit, variant.curve
     if fit is None or curve is None or curve.gold is None or not _is_reached(fit):
         return []
+    ended, height = curve.gold[-1], fit.height.value or 0.0
+    if ended >= height:
+        return []
+    certain = fit.peak.high is not None and fit.peak.high <= fit.seen
     return [
-        f"{variant.name} went past its peak at √KL {peak_text(fit)}: it ended with proxy {moved(curve.proxy[-1])} and "
-        f"gold {moved(curve.gold[-1])}, of {moved(fit.height.value or 0.0)} at the peak."
+        f"{variant.name} {'went' if certain else 'may have gone'} past its peak at √KL {peak_text(fit)}: it ended with "
+        f"proxy {moved(curve.proxy[-1])} and gold {moved(ended)}, of {moved(height)} at the peak."
     ]
 
 
