@@ -10,7 +10,7 @@ layers, the settings' defaults for all else; both sides read the same messages b
 `PATH_TO_PEER_PYTHON` is the Python of an environment with trl==1.16.0, peft and the same torch. Prints a table
 (accuracy and Bradley–Terry loss on the held-out comparisons, 95 % intervals by bootstrap over prompts, processor
 seconds of training without evaluations), the differences between the sides over the seeds that both have, and a JSON line.
-A row takes half an hour to two hours of a core: with ``--kept`` each is added to FILE, and those that it has for the
+A row takes 5 to 15 minutes of a core: with ``--kept`` each is added to FILE, and those that it has for the
 same comparisons are not made again. `benchmarks/measured/preferences.jsonl` has the rows of the 1,200 harmless
 comparisons of HH-RLHF in docs/decisions.md.
 """
