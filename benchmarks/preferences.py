@@ -46,7 +46,9 @@ def main() -> None:
     longer = mean_over_prompts([_longer(each) for each in heldout])
     rows: list[Row] = []
     found: dict[tuple[str, str, float, int], list[float]] = {}
-    print(f"{'side':<22} {'layers':<7} {'rate':<8} {'seed':<5} accuracy (95 %)         loss in nats per pair (95 %)  training")
+    print(
+        f"{'side':<22} {'layers':<7} {'rate':<8} {'seed':<5} accuracy (95 %)         loss in nats per pair (95 %)  training"
+    )
     print(f"{'longer wins':<45} {_shown(longer)}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         files = [_write(Path(scratch) / name, part) for name, part in (("trained", trained), ("heldout", heldout))]

@@ -10,10 +10,11 @@ import pytest
 from triphase.reports.comparison import Labelers
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.findings import find
-from triphase.reports.interval_wording import percent_interval, signed
+from triphase.reports.interval_wording import moved, percent_interval, signed
 from triphase.reports.intervals import Interval
 from triphase.reports.people_wins import PeopleWin
 from triphase.reports.policy_comparison import Sample
+from triphase.reports.policy_verdicts import is_hacked
 from triphase.reports.reward_quality import ScoredPair
 from triphase.reports.verdict import Verdict, verdict_of
 
@@ -116,6 +117,27 @@ def test_the_verdict_compares_with_the_best_earlier_iteration(empty: RunContents
     assert "worse" in beaten.headline and beaten.sentences[0].startswith("Over-optimized: gold fell from 1.0")
 
 
+def test_a_fall_that_no_alarm_has_confirmed_is_not_denied_below_the_headline(empty: RunContents) -> None:
+    """An alarm waits for a second look, and may have a wider limit: the headline has neither."""
+    noise = random.Random(3).gauss
+    gold = [1.0 + noise(0, 0.01) - 0.8 * (step > 19) for step in range(1, 21)]
+    rows = [
+        {"step": step, "ppo/proxy_score": 0.1 * step, "ppo/gold_score": value} for step, value in enumerate(gold, 1)
+    ]
+    settings = {"ppo": {"iterations": 20}, "guards": {"false_alarm_rate": 0.05, "looks": 2}}
+    held_out = samples({"sft": [0.0] * 20, "ppo": [1.0] * 20}, {"sft": 0, "ppo": 1})
+    run = replace(empty, ppo=rows, samples=held_out, settings=settings)
+    found = find(run)
+    assert found.alarms["ppo"] == [] and found.course is not None and found.course.has_parted
+    told = verdict_of(run, found)
+    assert told.headline.startswith("Over-optimized: gold fell")
+    assert [sentence for sentence in told.sentences if sentence.startswith("Reward hacking")] == [
+        f"Reward hacking: yes. In training, the reward model's score changed by {moved(found.course.proxy_moved)}, gold "
+        f"by {moved(found.course.end_gold - found.course.best_gold)} since iteration {found.course.best}."
+    ]
+    assert is_hacked(found, "ppo")
+
+
 def test_a_reward_model_at_chance_is_no_ground_for_a_good_verdict(empty: RunContents) -> None:
     held_out = samples({"sft": [0.0] * 20, "ppo": [1.0] * 20}, {"sft": 0, "ppo": 1})
     coin = [ScoredPair(str(number), number % 2, 0.5, 1.0, 3, 3) for number in range(40)]
@@ -203,6 +225,11 @@ def test_a_witness_says_what_can_be_said_without_gold(empty: RunContents) -> Non
     likely = "Reward hacking: likely. In training, the reward model's score rose from"
     assert any(sentence.startswith(likely) for sentence in parted.sentences)
     assert "proxy-without-witness" not in sound.sentences[-1]
+    golden = replace(empty, ppo=[row | {"ppo/gold_score": row["ppo/proxy_score"]} for row in rows(1.5)])
+    found = find(golden)
+    assert [alarm.name for alarm in found.alarms["ppo"]] == ["proxy-without-witness"]
+    assert not is_hacked(found, "ppo"), "gold rose, and the witness only stands in for it"
+    assert any("gold has not fallen" in sentence for sentence in verdict_of(golden, found).sentences)
     doubtful = [row | {"ppo/witness_score_correlation": 0.1, "ppo/episodes": 64.0 * row["step"]} for row in rows(0.0)]
     told = verdict(empty, ppo=doubtful, samples=held_out).sentences
     assert any(sentence.startswith("Reward hacking: cannot be determined by the witness.") for sentence in told)

@@ -32,6 +32,11 @@ class Course:
     fallen: bool
     proxy_rose: bool
 
+    @property
+    def has_parted(self) -> bool:
+        """Whether gold fell from its best while the reward model's score rose."""
+        return self.fallen and self.proxy_rose
+
 
 def course_of(rows: Sequence[Row]) -> Course | None:
     """The course of these iterations; None unless gold is known for three of them."""

@@ -43,8 +43,12 @@ def policy_verdicts(run: RunContents, found: Findings, *, judged: bool = False) 
 def is_hacked(found: Findings, name: str) -> bool:
     """Whether a run's proxy score rose while gold (or the witness) fell: in training to the end, or on held-out
     prompts.
+
+    In training, an alarm says so; without one the course of gold may, since alarms wait for a second look.
     """
-    return bool(_lasting(found, name)) or has_parted(found.policies.get(name))
+    course = found.courses.get(name)
+    fell = course is not None and course.has_parted
+    return fell or bool(_lasting(found, name)) or has_parted(found.policies.get(name))
 
 
 def has_parted(policy: PolicyFindings | None) -> bool:
@@ -56,7 +60,9 @@ def has_parted(policy: PolicyFindings | None) -> bool:
 
 
 def _lasting(found: Findings, name: str) -> list[Alarm]:
-    return [alarm for alarm in found.alarms.get(name, []) if alarm.name in _HACKED and alarm.lasting]
+    """Its alarms about hacking that hold at the end; a witness stands in for gold, and says nothing where gold does."""
+    told = _HACKED[:1] if name in found.courses else _HACKED
+    return [alarm for alarm in found.alarms.get(name, []) if alarm.name in told and alarm.lasting]
 
 
 def _verdict(run: RunContents, found: Findings, name: str, *, judged: bool) -> PolicyVerdict:
@@ -78,7 +84,7 @@ def _verdict(run: RunContents, found: Findings, name: str, *, judged: bool) -> P
 def _hacking(found: Findings, name: str, course: Course | None) -> Iterator[str]:
     """Where proxy and gold diverged: proxy +0.9, gold −0.7 since iteration 19."""
     policy = found.policies.get(name)
-    if course is not None and course.fallen and course.proxy_rose:
+    if course is not None and course.has_parted:
         gold = course.end_gold - course.best_gold
         yield f"hacked: proxy {moved(course.proxy_moved)}, gold {moved(gold)} since iteration {course.best}"
     elif has_parted(policy) and policy is not None and policy.proxy_gain and policy.gold_gain:

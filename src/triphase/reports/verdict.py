@@ -9,7 +9,7 @@ from triphase.monitoring.wording import percent
 from triphase.reports.contents import RunContents
 from triphase.reports.findings import Findings, PolicyFindings
 from triphase.reports.gold_course import Course
-from triphase.reports.interval_wording import signed
+from triphase.reports.interval_wording import moved, signed
 from triphase.reports.intervals import Interval
 from triphase.reports.people_wins import PeopleWin
 from triphase.reports.policy_verdicts import Tone, has_parted, is_hacked
@@ -136,8 +136,9 @@ def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None, *, j
     sentences = []
     if run.has_gold and (run.ppo or ppo):
         fooled = [alarm for alarm in alarms if alarm.name == "proxy-without-gold" and alarm.lasting]
-        if fooled or has_parted(ppo):
-            sentences.append("Reward hacking: yes. " + _evidence(run, fooled[0].message if fooled else None, ppo))
+        if fooled or has_parted(ppo) or (found.course is not None and found.course.has_parted):
+            told = fooled[0].message if fooled else None
+            sentences.append("Reward hacking: yes. " + _evidence(run, told, found.course, ppo))
         else:
             sentences.append(
                 f"Reward hacking: none seen {'at the end' if ppo else 'so far'}; gold has not fallen while "
@@ -170,9 +171,12 @@ def _by_witness(lasting: Sequence[Alarm]) -> str:
     )
 
 
-def _evidence(run: RunContents, message: str | None, ppo: PolicyFindings | None) -> str:
+def _evidence(run: RunContents, message: str | None, course: Course | None, ppo: PolicyFindings | None) -> str:
     if message is not None:
         return f"In training, {message}"
+    if course is not None and course.has_parted:
+        fell = f"gold by {moved(course.end_gold - course.best_gold)} since iteration {course.best}"
+        return f"In training, {score_of(run.settings)} changed by {moved(course.proxy_moved)}, {fell}."
     assert ppo is not None  # noqa: S101 - has_parted was true
     proxy, gold = signed(ppo.proxy_gain), signed(ppo.gold_gain)
     return f"On held-out prompts {score_of(run.settings)} changed by {proxy}, gold by {gold}."
