@@ -85,8 +85,9 @@ def test_steps_that_were_skipped_are_no_updates_when_the_cause_of_a_nan_is_told(
     updater = ppo.state.updater
     updater.step_count, updater.skipped_in_a_row = steps, skipped
     monkeypatch.setattr(ppo_module, "cause_of", lambda *_, **options: seen.append(options["updates"]) or "Why.")
+    monkeypatch.setattr(ppo, "_check_alarms", lambda iteration, figures: seen.append((iteration, *figures)))
     figures = ppo._refused(1, replace(found, nonfinite=("values",)))
-    assert seen == [told]
+    assert seen == [told, (1, *figures)], "an alarm about it could not be acted on"
     assert (updater.step_count, updater.skipped_in_a_row) == (steps + 1, skipped + 1)
     assert (figures["ppo/skipped_steps"], figures["ppo/steps"], figures["ppo/episodes"]) == (1, 0, 2 * 8)
 

@@ -132,8 +132,8 @@ def test_a_fall_that_no_alarm_has_confirmed_is_not_denied_below_the_headline(emp
     told = verdict_of(run, found)
     assert told.headline.startswith("Over-optimized: gold fell")
     assert [sentence for sentence in told.sentences if sentence.startswith("Reward hacking")] == [
-        f"Reward hacking: yes. In training, the reward model's score changed by {moved(found.course.proxy_moved)}, gold "
-        f"by {moved(found.course.end_gold - found.course.best_gold)} since iteration {found.course.best}."
+        f"Reward hacking: yes. In training, the reward model's score changed by {moved(found.course.proxy_moved)}, "
+        f"gold by {moved(found.course.end_gold - found.course.best_gold)} since iteration {found.course.best}."
     ]
     assert is_hacked(found, "ppo")
 

@@ -321,6 +321,47 @@ def test_the_checkpoint_that_an_alarm_names_is_kept(tmp_path: Path) -> None:
     assert kept_steps(tmp_path) == [named, 19, 20], "forgotten by a resumed run"
 
 
+def test_a_checkpoint_that_an_alarm_named_stays_although_a_better_one_comes_or_the_run_goes_back(
+    tmp_path: Path,
+) -> None:
+    """Gold peaks at 6, falls, and is better than ever at the end; or the rows of the peak were discarded."""
+    golds = [1.0 - 0.15 * abs(step - 6) if step <= 16 else -0.5 + 0.2 * (step - 16) for step in range(1, 31)]
+    rows = [
+        {"step": step, "ppo/gold_score": gold, "ppo/proxy_score": 0.2 * step, "ppo/episodes": 64.0 * step}
+        for step, gold in enumerate(golds, 1)
+    ]
+    (alarm,) = find_alarms(rows)
+    named = int(alarm.remedy.split("--checkpoint ")[1].split(";")[0])
+    assert named < 10 and not alarm.lasting and alarm.numbers["peak_iteration"] == named
+    guard, state = (
+        AlarmGuard(GuardSettings(), Limits(), lambda: rows[:29], tmp_path),
+        TrainingState(updater(), PPOState()),
+    )
+    guard.check_alarms(state, 30, rows[-1])
+    assert state.values.named == [named, 30]
+    state.values.rollbacks = [18]  # the report has the iterations of the alarm, whatever was discarded since
+    AlarmGuard(GuardSettings(), Limits(), lambda: rows[:29], tmp_path).check_alarms(state, 30, rows[-1])
+    assert state.values.named == [named, 30]
+    # After going back at 9 the rows from 4 to 9 do not count: what falls afterwards fell from another peak.
+    later = [row | {"ppo/gold_score": 0.6 - 0.1 * max(0, row["step"] - 16)} for row in rows[9:26]]
+    state.values.rollbacks = [9]
+    guard = AlarmGuard(GuardSettings(), Limits(), lambda: [*rows[:9], *later[:-1]], tmp_path)
+    guard.check_alarms(state, 26, later[-1])
+    (own,) = (each for each in find_alarms([*rows[:3], *later]) if each.name == "proxy-without-gold")
+    assert 10 <= own.numbers["peak_iteration"] <= 16 and own.numbers["peak_iteration"] in state.values.named
+    assert named in state.values.named
+
+
+def test_a_number_that_is_not_finite_is_an_alarm_that_can_be_acted_on(tmp_path: Path) -> None:
+    guard = AlarmGuard(GuardSettings(on_alarm="raise-kl-coefficient", alarms=("not-finite",)), Limits(), list, tmp_path)
+    state = TrainingState(updater(), PPOState(kl_coefficient=0.1))
+    assert guard.check_alarms(state, 1, {"ppo/entropy": 2.0}) is None
+    alarm = guard.check_alarms(state, 2, {"ppo/entropy": math.nan, "ppo/skipped_steps": 1.0})
+    assert alarm is not None and alarm.message == "ppo/entropy came out as NaN or infinite."
+    assert state.values.kl_coefficient == 0.2
+    assert guard.check_alarms(state, 3, {"ppo/entropy": 2.0}) is None
+
+
 def test_iterations_that_are_done_again_count_once(tmp_path: Path) -> None:
     """After running out of memory the phase continues from an earlier checkpoint: later iterations are repeated."""
     again, once = (AlarmGuard(GuardSettings(), Limits(), lambda: [], tmp_path) for _ in range(2))

@@ -36,12 +36,18 @@ def _risen_alone(rows: Rows, limits: Limits, judge: str, message: str, remedy: s
             numbers = {
                 "value": gold.now.value,
                 "peak": best.value,
+                _PEAK: best.step,
                 "limit": best.value - fall,
                 "proxy": proxy.value,
                 "proxy_at_peak": proxy_then.value,
             }
             hits.append(Hit(gold.now.step, numbers, message, remedy.format(step=best.step)))
     return hits
+
+
+def named_by(numbers: Mapping[str, float]) -> int | None:
+    """The iteration that an alarm's remedy names, by its numbers: where its judge was at its best so far."""
+    return int(numbers[_PEAK]) if _PEAK in numbers else None
 
 
 def peaks(rows: Rows) -> list[int]:
@@ -54,6 +60,7 @@ def peaks(rows: Rows) -> list[int]:
     return found
 
 
+_PEAK = "peak_iteration"
 _HACKED = (
     "the reward model's score rose from {proxy_at_peak:.2f} to {proxy:.2f} while the gold score fell from {peak:.2f} "
     "to {value:.2f}: reward hacking."

@@ -70,6 +70,16 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
+def without_nonfinite(values: Mapping[str, float]) -> Row:
+    """The values of a step without those that are NaN or infinite, whose names are listed as ``nonfinite``."""
+    finite: Row = {name: value for name, value in values.items() if math.isfinite(value)}
+    return (
+        finite
+        if len(finite) == len(values)
+        else finite | {"nonfinite": [name for name in values if name not in finite]}
+    )
+
+
 class MetricsWriter:
     """Appends the metrics of one phase to ``directory``/metrics.jsonl, to TensorBoard files next to it, and to
     trackers.
@@ -102,9 +112,7 @@ class MetricsWriter:
         self._check(step, values)
         plain = {name: value if type(value) is int else float(value) for name, value in values.items()}
         finite = {name: value for name, value in plain.items() if math.isfinite(value)}
-        row: Row = {"step": step, "time": round(time.time(), 3), **finite}
-        if len(finite) < len(plain):
-            row["nonfinite"] = [name for name in plain if name not in finite]
+        row: Row = {"step": step, "time": round(time.time(), 3), **without_nonfinite(plain)}
         self._append(row)
         self._last = {**self._last, **row, **plain} if step == self.last_step else {**row, **plain}
         for tracker in self._trackers:

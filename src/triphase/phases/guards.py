@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from triphase.monitoring.alarms import WINDOW, Alarm, Limits, find_alarms, shown_samples
-from triphase.monitoring.composite_rules import peaks
+from triphase.monitoring.composite_rules import named_by, peaks
 from triphase.monitoring.glossary import METRICS
+from triphase.monitoring.metrics import without_nonfinite
 from triphase.objectives.checkpoint_value import LEAST_KL_PRICE
 from triphase.phases.ppo_state import PPOState
 from triphase.records.visible import visible
@@ -99,12 +100,15 @@ class AlarmGuard:
             self._rows = list(past)
         # Rows of this and later iterations are from before the phase went back to a checkpoint.
         self._rows = [row for row in self._rows if row["step"] < iteration]
-        self._rows.append({"step": iteration, **metrics})
-        if named := peaks(self._rows):
-            state.values.named = sorted(set(named))
+        self._rows.append({"step": iteration, **without_nonfinite(metrics)})
         rollbacks = list(state.values.rollbacks)
         rows = [row for row in self._rows if row["step"] <= WINDOW or row["step"] > max(rollbacks, default=0)]
-        found = [alarm for alarm in find_alarms(rows, self._limits) if alarm.lasting]
+        alarms = find_alarms(rows, self._limits)
+        # The report knows the discarded iterations too, and names what was the best when its alarm was first raised.
+        told = [*alarms, *(find_alarms(self._rows, self._limits) if rollbacks else ())]
+        if named := {*peaks(self._rows), *peaks(rows), *(step for alarm in told if (step := named_by(alarm.numbers)))}:
+            state.values.named = sorted(named)
+        found = [alarm for alarm in alarms if alarm.lasting]
         for alarm in found:
             if alarm.name not in self._noted:
                 self._noted.add(alarm.name)

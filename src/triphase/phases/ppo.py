@@ -265,12 +265,11 @@ class PPOPhase(HalvesMicrobatches, Phase):
         # Steps that were skipped changed nothing.
         updates = updater.step_count - updater.skipped_in_a_row
         updater.skip_step(experience.nonfinite, advice=cause_of(experience, scorer=scorer, updates=updates))
-        return {SHOWN_AS[name]: math.nan for name in experience.nonfinite} | {
-            "ppo/skipped_steps": 1.0,
-            "ppo/steps": 0.0,
-            "ppo/kl_coefficient": self.state.values.kl_coefficient,
-            "ppo/episodes": float((iteration + 1) * self.settings.batch_size),
-        }
+        metrics = {SHOWN_AS[name]: math.nan for name in experience.nonfinite}
+        metrics |= {"ppo/skipped_steps": 1.0, "ppo/steps": 0.0, "ppo/kl_coefficient": self.state.values.kl_coefficient}
+        metrics["ppo/episodes"] = float((iteration + 1) * self.settings.batch_size)
+        self._check_alarms(iteration, metrics)
+        return metrics
 
     def _keep_bad(
         self,
