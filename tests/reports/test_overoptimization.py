@@ -100,6 +100,22 @@ def test_a_path_is_of_means_and_of_gains_over_the_first_rollout() -> None:
     assert list(weighted.gold) == [0.0, 0.5] and weighted.root_kl[1] == pytest.approx(3**0.5)
 
 
+@pytest.mark.parametrize("form", ["ppo", "best-of-n"])
+def test_a_sample_that_only_falls_bounds_the_peak_from_below(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is best at the reference: to count it as one without a finite peak would open the upper bound."""
+    monkeypatch.setattr(overoptimization, "RESAMPLES", 40)
+    d, drawn = np.array([1.0, 2.0, 3.0]), iter([(2.0, 1.0)] * 30 + [(-2.0, -0.01)] * 10)
+
+    def points(rng: np.random.Generator | None) -> tuple[overoptimization.Numbers, overoptimization.Numbers]:
+        alpha, beta = (2.0, 1.0) if rng is None else next(drawn)
+        return d, np.array([gain_at(form, alpha, beta, each) for each in d])
+
+    found = fit(form, points)
+    assert found is not None and found.peak.value is not None and not found.falls
+    assert (found.peak.low, found.peak.high) == (0.0, pytest.approx(found.peak.value))
+    assert found.height.low == 0.0
+
+
 def test_bounds_are_quantiles_of_bootstrap_samples_and_open_where_one_without_a_peak_decides(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

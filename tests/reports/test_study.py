@@ -82,11 +82,15 @@ def test_a_variant_is_held_against_the_first_one_seed_by_seed(runs: list[StudyRu
 
 
 def test_curves_are_gains_over_the_first_rollout(runs: list[StudyRun], found: StudyFindings) -> None:
-    """Gold rises from 3 to 5, in deviations of each seed's SFT samples; the mean KL of the second rollout is 4."""
-    units = [pstdev(each.gold or 0.0 for each in samples(run, "sft")) for run in runs[:2]]
+    """Gold rises from 3 to 5 and proxy from 2 to 5, in deviations of each seed's SFT samples, as those of best of n
+    are; the mean KL of the second rollout is 4."""
+    units, scored = (
+        [pstdev(getattr(each, name) or 0.0 for each in samples(run, "sft")) for run in runs[:2]]
+        for name in ("gold", "score")
+    )
     curve = found.variants[0].curve
     assert curve is not None and curve.gold is not None
-    assert curve.root_kl == (0.0, 2.0) and curve.proxy == (0.0, 3.0)
+    assert curve.root_kl == (0.0, 2.0) and curve.proxy == pytest.approx((0.0, fmean(3 / unit for unit in scored)))
     assert curve.gold == pytest.approx((0.0, fmean(2 / unit for unit in units)))
 
 

@@ -12,11 +12,13 @@ import pytest
 from tests.runs.small_run import ppo_alone, settings, write_data
 
 from triphase.cli.main import main
+from triphase.errors import SettingsError
 from triphase.reports.contents import read_run
 from triphase.reports.overoptimization import Bounds, Fit
 from triphase.reports.study import Curve, StudyFindings, VariantFindings, _rollouts
 from triphase.reports.study_page import headline, peak_text, study_page
 from triphase.runs.studying import variants_of
+from triphase.settings.loading import load_settings
 
 WORDS = ("--seeds", "2", "--best-of", "4", "--variants", "none,kl")
 
@@ -127,6 +129,21 @@ def test_variants_and_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert residual.changes["reward.length"] == "residual" and residual.changes["ppo.kl-coefficient"] == "0"
     (rounds,) = variants_of(settings(tmp_path), ["rounds"])
     assert rounds.changes["rounds"] == "3" and rounds.changes["ppo.iterations"] == "1"
+    # What the run itself does against reward hacking is left out of the others, and one reward model has no "worst".
+    reward = {"length": "residual", "ensemble": {"members": 3, "combine": "worst"}}
+    chosen = settings(tmp_path, reward=reward, rounds=2)
+    run.write_text(json.dumps(chosen.model_dump(mode="json")))
+    found = {
+        variant.name: load_settings(run, variant.changes)
+        for variant in variants_of(chosen, ["none", "kl", "ensemble", "length-residual", "all"])
+    }
+    assert [each.reward.length for each in found.values()] == ["free", "free", "free", "residual", "free"]
+    assert [each.reward.ensemble.members for each in found.values()] == [1, 1, 4, 1, 4]
+    assert {each.rounds for each in found.values()} == {1}
+    taken = settings(tmp_path, reward={"from": str(tmp_path)}, labeling={"source": "none"})
+    assert [variant.name for variant in variants_of(taken, None)] == ["none", "kl"]
+    with pytest.raises(SettingsError, match=r"there are none, kl; reward\.from takes the reward model as it is"):
+        variants_of(taken, ["ensemble"])
 
 
 def test_the_curve_of_rounds_goes_through_all_of_them(tmp_path: Path) -> None:
@@ -167,5 +184,18 @@ def test_what_is_said_of_a_peak_and_that_all_is_escaped() -> None:
     assert headline(replace(found, variants=(replace(variant, curve=higher, fit=certain),))) == []
     page = study_page(found)
     assert "<img" not in page and "&lt;img" in page
-    assert peak_text(Fit("ppo", known, known, Bounds(None, None, None), known, 4.0)) == "not reached up to 4.00"
+    rising = Fit("ppo", known, Bounds(-1.0, None, None), Bounds(None, None, None), known, 4.0)
+    assert peak_text(rising) == "not reached up to 4.00"
     assert peak_text(Fit("ppo", known, known, known, known, 0.5)) == "not reached up to 0.50"
+
+
+def test_gold_that_only_falls_has_no_peak_that_was_not_reached() -> None:
+    """A negated reward: whichever sign noise gives β, gold is best at the reference."""
+    none, minus = Bounds(None, None, None), Bounds(-0.5, None, None)
+    for form, beta in (("ppo", -0.01), ("best-of-n", 0.01), ("best-of-n", -0.01)):
+        fit = Fit(form, minus, Bounds(beta, None, None), none, none, seen=4.0)
+        assert peak_text(fit) == "none: gold falls"
+        curve = Curve((0.0, 2.0, 4.0), (0.0, 1.0, 2.0), (0.0, -1.0, -2.0))
+        variant = VariantFindings("none", "", (0,), None, None, None, None, None, None, curve, fit)
+        (said,) = headline(StudyFindings("s", (variant,), None, ()))
+        assert said == "none has no peak, since its gold fell from the start: it ended with proxy +2.00 and gold −2.00."

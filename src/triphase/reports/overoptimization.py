@@ -50,6 +50,11 @@ class Fit:
             raise ValueError("no fit")
         return gain_at(self.form, self.alpha.value, self.beta.value, root_kl)
 
+    @property
+    def falls(self) -> bool:
+        """Whether there is no peak because gold is below that of the reference, which is best."""
+        return self.peak.value is None and self.at(self.seen) < 0
+
 
 def gain_at(form: Form, alpha: float, beta: float, root_kl: float) -> float:
     """The gain according to a form; 0 at the reference."""
@@ -95,14 +100,17 @@ def fit(
         again = coefficients(form, *points(rng))
         if again is not None:
             drawn.append(again)
-    peak, peaks = peak_of(form, *found), [peak_of(form, *each) or (inf, inf) for each in drawn]
+    seen = float(root_kl.max())
+    # A sample whose gain only falls is best at the reference; one that only rises, at no finite distance.
+    peaks = [peak_of(form, *each) or ((0.0, 0.0) if gain_at(form, *each, seen) < 0 else (inf, inf)) for each in drawn]
+    peak = peak_of(form, *found)
     return Fit(
         form,
         _bounds(found[0], [alpha for alpha, _ in drawn]),
         _bounds(found[1], [beta for _, beta in drawn]),
         _bounds(None if peak is None else peak[0], [at for at, _ in peaks]),
         _bounds(None if peak is None else peak[1], [height for _, height in peaks]),
-        float(root_kl.max()),
+        seen,
     )
 
 
@@ -133,8 +141,9 @@ class Path:
     gold: Numbers
 
 
-def path_of(rollouts: Rollouts, scale: float, weights: Numbers | None = None) -> Path:
-    """The path of one run; gold in units of ``scale``. ``weights`` is how often each prompt is counted."""
+def path_of(rollouts: Rollouts, scale: float, weights: Numbers | None = None, *, of_proxy: float = 1.0) -> Path:
+    """The path of one run; gold in units of ``scale``, proxy of ``of_proxy``. ``weights`` is how often each prompt is
+    counted."""
     count = np.ones(len(rollouts.prompt)) if weights is None else weights[rollouts.prompt]
     total = np.bincount(rollouts.iteration, weights=count)
     have = total > 0
@@ -143,7 +152,7 @@ def path_of(rollouts: Rollouts, scale: float, weights: Numbers | None = None) ->
         sums: Numbers = np.bincount(rollouts.iteration, weights=count * values)[have] / total[have]
         return sums
 
-    proxy, gold = mean(rollouts.proxy), mean(rollouts.gold) / scale
+    proxy, gold = mean(rollouts.proxy) / of_proxy, mean(rollouts.gold) / scale
     return Path(np.sqrt(np.maximum(0, mean(rollouts.reference_kl))), proxy - proxy[0], gold - gold[0])
 
 

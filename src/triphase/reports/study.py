@@ -152,10 +152,8 @@ def _variant(
         for (run, content), (gold, _) in zip(pairs, units, strict=True)
         if run.seed in baseline and baseline[run.seed] is not content
     ]
-    courses = [
-        (each, gold) for (run, _), (gold, _) in zip(pairs, units, strict=True) if (each := rollouts[run.directory])
-    ]
-    curve, fitted = _course([each for each, _ in courses], [gold for _, gold in courses], seed)
+    courses = [(each, unit) for (run, _), unit in zip(pairs, units, strict=True) if (each := rollouts[run.directory])]
+    curve, fitted = _course([each for each, _ in courses], [unit for _, unit in courses], seed)
     return VariantFindings(
         name,
         about,
@@ -224,12 +222,13 @@ def _rollouts(directory: Path) -> tuple[Rollouts, bool, list[str]] | None:
 
 
 def _course(
-    found: Sequence[tuple[Rollouts, bool, list[str]]], scales: Sequence[float], seed: int
+    found: Sequence[tuple[Rollouts, bool, list[str]]], units: Sequence[tuple[float, float]], seed: int
 ) -> tuple[Curve | None, Fit | None]:
-    """The mean path of the seeds that have rollouts, and the form fitted to their gold in units of ``scales``."""
+    """The mean path of the seeds that have rollouts, and the form fitted to their gold; ``units`` of gold and proxy."""
     if not found:
         return None, None
-    paths = [path_of(rollouts, scale) for (rollouts, _, _), scale in zip(found, scales, strict=True)]
+    scales = [gold for gold, _ in units]
+    paths = [path_of(each, gold, of_proxy=proxy) for (each, _, _), (gold, proxy) in zip(found, units, strict=True)]
     length = min(len(path.root_kl) for path in paths)
     has_gold = all(gold for _, gold, _ in found)
     root_kl, proxy, gold = (

@@ -72,9 +72,14 @@ def headline(found: StudyFindings) -> list[str]:
 
 
 def _peaked(variant: VariantFindings) -> list[str]:
-    """A sentence if a variant ended below the peak of its fitted form, which it reached; otherwise none."""
+    """A sentence if a variant ended below the peak of its fitted form, which it reached, or only lost gold."""
     fit, curve = variant.fit, variant.curve
-    if fit is None or curve is None or curve.gold is None or not _is_reached(fit):
+    if fit is None or curve is None or curve.gold is None:
+        return []
+    if fit.falls and curve.gold[-1] < 0:
+        end = f"it ended with proxy {moved(curve.proxy[-1])} and gold {moved(curve.gold[-1])}"
+        return [f"{variant.name} has no peak, since its gold fell from the start: {end}."]
+    if not _is_reached(fit):
         return []
     ended, height = curve.gold[-1], fit.height.value or 0.0
     if ended >= height:
@@ -87,9 +92,11 @@ def _peaked(variant: VariantFindings) -> list[str]:
 
 
 def peak_text(fit: Fit | None) -> str:
-    """1.93 (1.70 to 2.31), or that the peak was not reached: the data then does not determine it."""
+    """1.93 (1.70 to 2.31), or that the peak was not reached, so that the data does not determine it, or is none."""
     if fit is None:
         return "–"
+    if fit.falls:
+        return "none: gold falls"
     if not _is_reached(fit):
         return f"not reached up to {fit.seen:.2f}"
     return bounds_text(fit.peak)

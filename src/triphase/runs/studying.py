@@ -19,10 +19,19 @@ _FREE: Mapping[str, str] = {
     "ppo.kl-coefficient": "0",
     "ppo.kl-target": "null",
     "ppo.kl-budget": "null",
+    "rounds": "1",
     "variants": "{}",
 }
-_ONE: Mapping[str, str] = {"reward.ensemble.members": "1"}
-_ENSEMBLE: Mapping[str, str] = {"reward.ensemble.members": str(_MEMBERS), "reward.ensemble.combine": "worst"}
+_ONE: Mapping[str, str] = {
+    "reward.ensemble.members": "1",
+    "reward.ensemble.combine": "mean",
+    "reward.length": "free",
+}
+_ENSEMBLE: Mapping[str, str] = {
+    "reward.ensemble.members": str(_MEMBERS),
+    "reward.ensemble.combine": "worst",
+    "reward.length": "free",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,8 @@ def variants_of(settings: RunSettings, names: Sequence[str] | None) -> list[Vari
     for name in chosen:
         if name not in known:
             scored = "" if needs_reward_model(settings.ppo.scorer) else "; ensembles need a reward model that scores"
+            if settings.reward.taken_from is not None:
+                scored = "; reward.from takes the reward model as it is, so that no other can be trained"
             raise SettingsError(f"--variants {name}: there is no such variant; there are {', '.join(known)}{scored}")
     return [known[name] for name in chosen]
 
@@ -70,12 +81,16 @@ def _built_in(settings: RunSettings) -> Iterator[Variant]:
         yield Variant("none", alone, "no KL penalty")
         yield Variant("kl", {**alone, **kl}, f"KL coefficient {coefficient:g}")
         return
+    if settings.reward.taken_from is not None:  # no setting of its training has an effect
+        yield Variant("none", alone, "no KL penalty, the reward model of reward.from")
+        yield Variant("kl", {**alone, **kl}, f"KL coefficient {coefficient:g}")
+        return
     yield Variant("none", {**alone, **_ONE}, "no KL penalty, one reward model")
     yield Variant("kl", {**alone, **_ONE, **kl}, f"KL coefficient {coefficient:g}")
     yield Variant("ensemble", {**alone, **_ENSEMBLE}, f"no KL penalty, the worst of {_MEMBERS} reward models")
     residual = {**alone, **_ONE, "reward.length": "residual"}
     yield Variant("length-residual", residual, "no KL penalty, score corrected for length")
-    if settings.labeling.source in ("people", "simulated") and settings.reward.taken_from is None:
+    if settings.labeling.source in ("people", "simulated"):
         each = max(1, settings.ppo.iterations // _ROUNDS)
         about = f"no KL penalty, {_ROUNDS} rounds of {each} iterations, the reward model retrained before each"
         yield Variant("rounds", {**alone, **_ONE, "rounds": str(_ROUNDS), "ppo.iterations": str(each)}, about)
