@@ -208,3 +208,10 @@ def test_what_has_no_effect_is_noted(caplog: pytest.LogCaptureFixture) -> None:
         "variants.one: gae_lambda, optimizer.head_learning_rate: no effect with advantage_estimator rloo",
         "variants.two: standardize_advantages: no effect with advantage_estimator grpo",
     ]
+    caplog.clear()
+    remedies = "witness: true, epochs: 2, ensemble: {members: 4, combine: worst}"
+    settings_from_text(BASE + f"reward: {{{remedies}}}\n")
+    assert caplog.records == []
+    settings_from_text(BASE + f"reward: {{from: elsewhere, {remedies}}}\n")
+    (record,) = caplog.records
+    assert record.getMessage().startswith("reward: ensemble, witness: no effect with reward.from, which takes")

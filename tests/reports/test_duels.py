@@ -27,6 +27,10 @@ def test_ratings_of_two_by_hand() -> None:
     assert found["a"].value + found["b"].value == pytest.approx(0)
     assert found["a"].low is not None and found["a"].low < found["a"].value < (found["a"].high or 0)
     assert ratings_of(duels, ["a", "b", "c"]) == {}  # c met nobody
+    apart = [*duels, Duel("p", "c", "d", 1.0, 0)]
+    assert ratings_of(apart, ["a", "b", "c", "d"]) == {}  # c and d met nobody else: no scale is theirs and the others'
+    chain = ratings_of([*apart, Duel("p", "d", "a", 1.0, 0)], ["a", "b", "c", "d"])
+    assert chain["c"].value > chain["d"].value > chain["a"].value > chain["b"].value
 
 
 def test_the_interval_of_a_rating_is_that_of_prompts_drawn_anew() -> None:

@@ -45,6 +45,13 @@ def test_what_spreads_no_more_than_the_rest_counts_as_nothing() -> None:
     assert (prompts.low, prompts.high) == pytest.approx((-half, half), abs=1e-3)
 
 
+def test_where_neither_spreads_more_than_the_rest_the_rest_is_left() -> None:
+    """Opposite gains of two seeds: prompts whose means are equal by chance are no certainty."""
+    found = crossed_interval(np.array([[3.0, 1.0], [1.0, 3.0]]))  # MS_seeds = MS_prompts = 0, MS_rest = 4
+    half = 12.7062 * np.sqrt(4 / 4)
+    assert (found.low, found.value, found.high) == pytest.approx((2 - half, 2, 2 + half), abs=1e-3)
+
+
 def test_fewer_degrees_of_freedom_than_one_count_as_one() -> None:
     # MS_seeds = MS_prompts = 1.1², MS_rest = 4·½²: the variance 1.42/4 with 1.42²/3.93 degrees of freedom
     found = crossed_interval(np.array([[0.5, -0.5], [-0.5, 0.5]]) + np.array([[0.0, 1.1], [1.1, 2.2]]))

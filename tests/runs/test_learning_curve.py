@@ -27,7 +27,11 @@ def test_the_gain_of_a_doubling_by_hand() -> None:
     points = [point(20, 0.60), point(40, 0.66), point(80, 0.70)]
     assert gain_of_doubling(points) == pytest.approx(0.05, abs=1e-12)
     assert "brought +5.0 points" in curve_sentences(points)[-1] and len(curve_sentences(points)) == 4
-    assert "brought −5.0 points" in curve_sentences([point(20, 0.7), point(40, 0.65)])[-1]
+    assert curve_sentences(points)[-1].endswith("brings about as much at most, and less near the noise ceiling")
+    for level, brought in ((0.65, "−5.0"), (0.7, "+0.0")):
+        said = curve_sentences([point(20, 0.7), point(40, level)])[-1]
+        assert f"brought {brought} points" in said and "no gain by more of them is shown, and none is excluded" in said
+        assert "next doubling" not in said
     assert gain_of_doubling(points[:1]) is None and curve_sentences([]) == []
 
 

@@ -70,7 +70,7 @@ def win_rate_of(duels: Sequence[Duel], first: str, second: str, *, seed: int = 0
 
 
 def ratings_of(duels: Sequence[Duel], sides: Sequence[str], *, seed: int = 0) -> dict[str, Interval]:
-    """The Bradley–Terry rating of each side in Elo points; empty if a side met no other."""
+    """The Bradley–Terry rating of each side in Elo points; empty if not all sides are connected by comparisons."""
     place = {side: number for number, side in enumerate(sides)}
     prompts = {prompt: number for number, prompt in enumerate(sorted({duel.prompt for duel in duels}))}
     wins, met = np.zeros((2, len(prompts), len(sides), len(sides)))
@@ -81,7 +81,8 @@ def ratings_of(duels: Sequence[Duel], sides: Sequence[str], *, seed: int = 0) ->
         met[row, first, second] += 1
         met[row, second, first] += 1
     shares = wins / np.maximum(met, 1)
-    if len(sides) < 2 or not (met.sum(axis=(0, 2)) > 0).all():
+    linked = np.linalg.matrix_power(np.eye(len(sides)) + (met.sum(axis=0) > 0), max(1, len(sides) - 1))
+    if len(sides) < 2 or not (linked > 0).all():
         return {}
     drawn = _counts(len(prompts), seed)
     theta = _ELO * _bradley_terry(np.einsum("rp,pij->rij", drawn, shares))

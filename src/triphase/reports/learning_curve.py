@@ -50,8 +50,11 @@ def curve_sentences(points: Sequence[CurvePoint]) -> list[str]:
     ]
     gain = gain_of_doubling(points)
     if gain is not None:
-        lines.append(
-            f"twice the prompts brought {100 * gain:+.1f} points of accuracy on average; the next doubling brings "
-            "about as much at most, and less near the noise ceiling".replace("-", "−")
+        next_one = (
+            "the next doubling brings about as much at most, and less near the noise ceiling"
+            if gain > 0
+            else "no gain by more of them is shown, and none is excluded: the intervals are those of the accuracies"
         )
+        brought = f"{100 * gain:+z.1f}".replace("-", "−")
+        lines.append(f"twice the prompts brought {brought} points of accuracy on average; {next_one}")
     return lines

@@ -10,8 +10,9 @@ with the degrees of freedom of Satterthwaite,
 
     df = (v·S·P)² / (MS_seeds²/(S−1) + MS_prompts²/(P−1) + MS_rest²/((S−1)(P−1)))
 
-If one of the two varies no more than the residual does, it counts as 0. A bootstrap over three seeds would be far too
-narrow: it knows ten samples of them, and its variance is too small by a factor of S/(S−1).
+If one of the two varies no more than the residual does, it counts as 0; if neither does, the residual is left. A
+bootstrap over three seeds would be far too narrow: it knows ten samples of them, and its variance is too small by
+a factor of S/(S−1).
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,7 +67,9 @@ def crossed_interval(values: NDArray[np.float64]) -> Interval:
     rest = values - rows[:, None] - columns[None, :] + mean
     of_rest = float((rest**2).sum()) / ((seeds - 1) * (prompts - 1))
     parts = [(of_seeds, 1.0, seeds - 1), (of_prompts, 1.0, prompts - 1), (of_rest, -1.0, (seeds - 1) * (prompts - 1))]
-    if of_seeds <= of_rest:
+    if of_seeds <= of_rest and of_prompts <= of_rest:
+        parts = [(of_rest, 1.0, (seeds - 1) * (prompts - 1))]
+    elif of_seeds <= of_rest:
         parts = [parts[1]]
     elif of_prompts <= of_rest:
         parts = [parts[0]]

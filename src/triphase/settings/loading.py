@@ -26,7 +26,7 @@ from triphase.settings.ppo import PPOSettings
 from triphase.settings.renamed import note_old_names, old_names, with_new_names
 from triphase.settings.schema import RunSettings
 from triphase.settings.source import KeyPath, SettingsSource, read_source
-from triphase.settings.without_critic import note_idle_settings
+from triphase.settings.without_critic import note_idle_remedies, note_idle_settings
 
 RUN_CONFIG = "config.yaml"
 """The settings file of a run directory. There they are under ``settings``, next to versions and fingerprints."""
@@ -95,6 +95,7 @@ def settings_from(
     settings = _validated({**values, "variants": variants}, (), places)
     if source is whole:  # the settings of a run are below a key, and there every one is given
         note_idle_settings(given)
+        note_idle_remedies(given)
     return settings
 
 
