@@ -13,6 +13,9 @@ import pytest
 import yaml
 from torch.distributed.run import get_args_parser
 
+from triphase.rollouts.serving import SERVER_ENVIRONMENT, Base, server_command
+from triphase.settings.schema import RunSettings
+
 CLUSTERS = Path(__file__).parents[2] / "examples"
 SLURM = CLUSTERS / "slurm" / "triphase.sbatch"
 SKY = CLUSTERS / "skypilot" / "triphase.yaml"
@@ -77,6 +80,34 @@ def test_the_pods_find_one_another_and_the_shared_directory() -> None:
     mounts = {each["mountPath"] for each in container["volumeMounts"]}
     assert mounts == {"/shared", "/dev/shm"}
     assert arguments.training_script_args[1].startswith("/shared/")
+
+
+def test_the_servers_are_started_as_a_run_starts_them_and_only_the_job_reaches_them() -> None:
+    pages = {page["kind"]: page for page in yaml.safe_load_all((CLUSTERS / "kubernetes" / "servers.yaml").read_text())}
+    service, deployment, policy = pages["Service"], pages["Deployment"], pages["NetworkPolicy"]["spec"]
+    template = deployment["spec"]["template"]
+    container, labels = template["spec"]["containers"][0], template["metadata"]["labels"]
+    words = dict((*word.split("=", 1), "")[:2] for word in container["command"])
+    settings = RunSettings.model_validate({"name": "run", "model": {"name": words["--model"]}})
+    own = server_command(settings, Base(words["--model"], words["--dtype"]), words["--host"], 8000)
+    flags = [place for place, word in enumerate(own) if word.startswith("--")]
+    values = {own[at]: "" if at + 1 in flags or at + 1 == len(own) else own[at + 1] for at in flags}
+    assert {name: value for name, value in words.items() if name.startswith("--")} == values
+    assert container["command"][1:3] == own[1:3]
+    env = {each["name"]: each["value"] for each in container["env"]}
+    assert env.items() >= SERVER_ENVIRONMENT.items()
+    # One pod behind an address: an adapter is loaded at each address once.
+    assert deployment["spec"]["replicas"] == 1 and service["spec"]["selector"] == labels
+    assert service["spec"]["ports"][0]["port"] == container["ports"][0]["containerPort"] == 8000
+    (allowed,) = policy["ingress"]
+    assert policy["podSelector"]["matchLabels"] == deployment["spec"]["selector"]["matchLabels"] == labels
+    assert allowed["from"][0]["podSelector"]["matchLabels"] == job()[1]["spec"]["template"]["metadata"]["labels"]
+    # What the run writes is read under its path there, by the same user.
+    pods = template["spec"], job()[1]["spec"]["template"]["spec"]
+    assert pods[0]["volumes"] == pods[1]["volumes"]
+    assert pods[0]["securityContext"]["runAsUser"] == pods[1]["securityContext"]["runAsUser"]
+    mounts = [{mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]} for pod in pods]
+    assert mounts[0] == mounts[1]
 
 
 def test_the_job_asks_for_as_many_machines_and_cards_as_it_uses() -> None:

@@ -1,14 +1,17 @@
 """Two ranks sample together: each its own share, and both know all responses in the order of the requests."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from triphase.phases.rank_sharing import LedGenerator, SharedGenerator
+from triphase.phases.rank_sharing import LedGenerator, LedScorer, SharedGenerator
+from triphase.records.types import Prompt
+from triphase.rewards.model import ModelScorer
+from triphase.rewards.types import Answer, Answers
 from triphase.rollouts.types import Generated, Request
 from triphase.training.distributed.types import Strategy
 
@@ -93,3 +96,26 @@ def test_what_the_first_rank_has_begun_both_know_when_they_need_it() -> None:
     begun = [each.begin(REQUESTS, temperature=1.0, max_response_tokens=3) for each in ranks]
     assert not sent
     assert [result() for result in begun] == [ANSWERS, ANSWERS] and len(sent) == 1
+
+
+def test_a_rank_scores_its_share_once_rank_0_does() -> None:
+    """Rank 0 may ask a server or a function first, for longer than ranks wait for each other in a step."""
+    events: list[str] = []
+
+    class Told(Half):
+        rank = 1
+
+        def from_lead(self, make: Callable[[], Any]) -> Any:
+            events.append("rank 0")
+            return ["a sum", False] if len(events) == 1 else [[0.5], {}, {}]
+
+    def parts() -> Iterator[Any]:
+        events.append("share")
+        return iter(())
+
+    shared: Any = SimpleNamespace(device=torch.device("cpu"), ensemble=None, witness=None)
+    ranks = Told([], lambda rows: events.append("sum"))
+    scorer = LedScorer(None, [ModelScorer(shared, strategy=ranks)], ranks)
+    answer = Answer(Prompt("p", ()), "an answer", finished=True)
+    assert scorer.score(Answers((answer,), parts)).total == (0.5,)
+    assert events == ["rank 0", "rank 0", "share", "sum", "rank 0"]  # of the first the name

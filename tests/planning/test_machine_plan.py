@@ -127,7 +127,10 @@ def test_hours_and_prices_by_hand() -> None:
     assert plain.hours(found) == pytest.approx(seconds / 3600)
     assert plain.cost(found) == pytest.approx(8 * 2.0 * seconds / 3600)
     sharded = MachinePlan(machine, "fsdp2", [found], 1.75e9, {})
+    seconds += 100 * 1.75e9 / (bandwidth * SHARES["decoding"])  # what was gathered is read too
     assert sharded.hours(found) == pytest.approx((seconds + (2 * 10 + 4 + 100) * 1.75e9 / link) / 3600)
+    found.by_servers = True  # they gather nothing
+    assert sharded.hours(found) == pytest.approx((seconds + (2 * 10 + 4) * 1.75e9 / link) / 3600)
     assert MachinePlan(Machine(H100, 8, 80e9), "replicated", [found], 0.0, {}).cost(found) is None
 
 

@@ -30,6 +30,7 @@ from triphase.models.sharded_loading import WeightFiles, local_part
 from triphase.objectives.supervised import response_nll
 from triphase.phases.frozen import FrozenWeights
 from triphase.rollouts.decoding import LocalGenerator
+from triphase.rollouts.probing import logprobs_of
 from triphase.rollouts.types import Request
 from triphase.settings.schema import ModelSettings
 from triphase.training.distributed.environment import place_in
@@ -115,6 +116,10 @@ def _write(shared: SharedModel, requests: Sequence[Request], limit: int) -> list
     return [list(each.ids) for each in found]
 
 
+def _probe(shared: SharedModel, ids: Sequence[int]) -> list[list[float]]:
+    return [logprobs_of(shared, adapter, ids) for adapter in (None, REFERENCE)]
+
+
 def generation(strategy: Strategy, folder: Path) -> dict[str, Any]:
     """Each rank writes what it likes, one two tokens and another many; then rank 0 alone."""
     strategy._offloads = True  # type: ignore[attr-defined]
@@ -125,6 +130,9 @@ def generation(strategy: Strategy, folder: Path) -> dict[str, Any]:
     limit = 2 + 10 * strategy.rank
     own = _write(shared, mine, limit)
     led = strategy.from_lead(lambda: _write(shared, [Request(ids[0], 77)], 9))
+    probe = strategy.from_lead(lambda: _probe(shared, ids[0]))  # what servers are compared with
+    # As before an iteration whose rollout is sampled ahead: the others go on meanwhile.
+    probes = [probe, _probe(shared, ids[0]) if strategy.is_lead else probe]
     trunk = torch.tensor([[3, 5, 7]])
     with torch.no_grad():
         states = shared.backbone.trunk(trunk) if strategy.rank else shared.backbone.upper(torch.zeros(1, 2, 32))
@@ -134,6 +142,7 @@ def generation(strategy: Strategy, folder: Path) -> dict[str, Any]:
         "same": own == _write(whole, mine, limit),
         "lengths": [len(each) for each in own],
         "led": led == _write(whole, [Request(ids[0], 77)], 9),
+        "probed": probes == [_probe(whole, ids[0])] * 2,
         "offloaded": _is_offloaded(shared.backbone.model),
         "apart": float((states - expected).abs().max()),
     }

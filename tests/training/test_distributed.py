@@ -8,6 +8,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +24,7 @@ from triphase.errors import RunError, SettingsError
 from triphase.runs.ranks import require_alike
 from triphase.settings.parallel import require_work
 from triphase.settings.schema import RunSettings
-from triphase.training.distributed import joining
+from triphase.training.distributed import joining, presence
 from triphase.training.distributed.environment import Place, place_in
 from triphase.training.distributed.joining import start_name
 from triphase.training.distributed.replicated import Replicated
@@ -218,6 +219,27 @@ def test_what_rank_0_fails_at_while_others_wait_for_it_is_told_to_them(monkeypat
             joining.joined(Place(1, 2, 1, 2), **options),
         ):
             pass
+    finally:
+        lead.leave()
+        other.leave()
+
+
+def test_a_rank_waits_for_rank_0_as_long_as_that_has_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "_BEAT_SECONDS", 0.05)
+    store = HashStore()
+    lead, other = (Replicated(store, rank, 2, timeout_seconds=0.3) for rank in (0, 1))
+    try:
+        with ThreadPoolExecutor(1) as waiting:
+            told = waiting.submit(other.from_lead, lambda: "")
+            time.sleep(0.8)  # evaluates, say
+            assert lead.from_lead(lambda: "done") == "done" == told.result(5)
+            lead.leave()  # as if its machine were gone
+            told = waiting.submit(other.from_lead, lambda: "")
+            try:
+                with pytest.raises(RankLost, match=r"^rank 0 did not arrive in time \(parallel\.timeout_seconds\)"):
+                    told.result(5)
+            finally:
+                lead.from_lead(lambda: "")  # ends what still waits
     finally:
         lead.leave()
         other.leave()

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from triphase.errors import RunError
 from triphase.settings.phases import OptimizerSettings
 from triphase.training.checkpoint_places import CHECKPOINTS, kept_steps
+from triphase.training.distributed.types import Strategy
 from triphase.training.loop import Judged, LoopOptions, Phase, run_loop
 from triphase.training.state import PhaseState, TrainingState
 from triphase.training.step import Updater
@@ -177,6 +179,38 @@ def test_the_beginning_is_done_once(tmp_path: Path) -> None:
     assert kept_steps(tmp_path / CHECKPOINTS) == [0, 5]
     again.run(tmp_path, lines, save_start=True)
     assert begun == [1]
+
+
+class Waits(Strategy):
+    """The second of two ranks, which records when it waits for rank 0."""
+
+    rank, world = 1, 2
+
+    def __init__(self, events: list[str]) -> None:
+        self._events = events
+
+    def from_lead(self, make: Callable[[], Any]) -> Any:
+        self._events.append("rank 0")
+        return None
+
+
+class Opened(Exception):
+    """A phase was opened."""
+
+
+def test_ranks_open_a_phase_once_rank_0_does(tmp_path: Path) -> None:
+    """It may have started servers, for longer than the time-out of what opening a phase compares."""
+    events, toy = [], Toy()
+    toy.state.updater.strategy = Waits(events)
+
+    def opened(directory: Path) -> None:
+        events.append("open")
+        raise Opened
+
+    toy.open = opened  # type: ignore[method-assign]
+    with pytest.raises(Opened):
+        toy.run(tmp_path, Lines())
+    assert events == ["rank 0", "open"]
 
 
 # Signals

@@ -147,7 +147,7 @@ class CostModel:
         cache = min(step.kept, read.peak)
         parts = {CACHE: step.kept, TEMPORARY: step.peak, ALLOCATOR: _ALLOCATOR_SHARE * step.kept}
         if by_servers:
-            parts = {}
+            parts, found.by_servers = {}, True
         else:
             reading = {CACHE: cache, TEMPORARY: read.peak - cache}
             found.moments.append(Moment("reading prompts", {**still, **reading}, shape))

@@ -40,6 +40,7 @@ class Footprint:
         flops: floating-point operations.
         tokens: processed tokens, counted once for each pass over them.
         passes: microbatches; for ``decoding``, steps of a whole batch.
+        by_servers: whether servers sample, which hold the whole base.
         remedies: (a setting with its new value, the bytes that it saves at the peak).
     """
 
@@ -49,6 +50,7 @@ class Footprint:
     tokens: dict[str, float] = field(default_factory=dict)
     passes: dict[str, float] = field(default_factory=dict)
     remedies: list[tuple[str, float]] = field(default_factory=list)
+    by_servers: bool = False
 
     @property
     def peak(self) -> Moment:

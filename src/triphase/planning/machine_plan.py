@@ -88,10 +88,12 @@ class MachinePlan:
         """The estimated time of a phase."""
         card, parts = self.machine.card, found.peak.parts
         seconds = sum(count / (card.flops * SHARES[kind]) for kind, count in found.flops.items() if kind != "decoding")
-        read = parts[BASE] + parts[ADAPTERS] + max(each.parts.get(CACHE, 0.0) for each in found.moments)
+        # A step reads all layers, also those that it has just gathered.
+        read = parts[BASE] + self.gathered + parts[ADAPTERS] + max(each.parts.get(CACHE, 0.0) for each in found.moments)
         seconds += found.passes.get("decoding", 0.0) * read / (card.bandwidth * SHARES["decoding"])
         # All weights are gathered once in a forward pass or a step, and once more in a backward pass.
-        gathers = sum(count * (2.0 if kind == "training" else 1.0) for kind, count in found.passes.items())
+        times = {"training": 2.0, "forward": 1.0, "decoding": 0.0 if found.by_servers else 1.0}
+        gathers = sum(count * times[kind] for kind, count in found.passes.items())
         return (seconds + gathers * self.gathered / card.link) / 3600
 
     def cost(self, found: Footprint) -> float | None:
@@ -242,6 +244,7 @@ def _with(
             each.flops,
             each.tokens,
             each.passes,
+            by_servers=each.by_servers,
         )
         for each in phases
     ]

@@ -41,6 +41,8 @@ class ModelScorer(Scorer):
         """See Scorer. If the caller has the trunk states, only the adapted layers run; each rank has those of its
         share, and the scores of all."""
         if isinstance(answers, Answers):
+            # Rank 0 may score by a server or a function before this, for longer than parallel.timeout_seconds.
+            self._strategy.from_lead(lambda: None)
             parts = answers.parts()
         else:
             samples = [answer.sample or self._encoded(answer) for answer in answers]

@@ -70,8 +70,6 @@ def _by_servers(
         base, now = (logprobs_of(shared, each, ids) for each in (None, adapter))
         return Probe(tuple(ids), tuple(base), tuple(now))
 
-    if run.strategy.shards:
-        run.say("the base is sharded among processes: the servers' model is not verified by a probe")
     served = Served(
         ends=tuple(shared.template.ends),
         vocabulary_size=int(shared.backbone.head_weight.shape[0]),
@@ -79,7 +77,7 @@ def _by_servers(
         base=served_base(run.settings) if settings.servers else shared.base_name,
         rank=run.settings.adapters.rank,
         room=run.settings.model.max_length,
-        probing=None if run.strategy.shards else probing,
+        probing=probing,  # of a sharded base too: the other ranks provide their parts, whatever rank 0 computes
     )
     generator = ServerGenerator(
         settings, publish, served, started=started, check=run.raise_if_stop_requested, say=run.say

@@ -121,6 +121,8 @@ def run_loop(phase: Phase, options: LoopOptions) -> None:
     state, strategy = phase.state, phase.state.updater.strategy
     # A phase that skipped every step has failed, however few there are.
     state.updater.most_skipped_in_a_row = min(options.skipped_in_a_row, max(1, phase.total_steps))
+    # Rank 0 may have started servers or trackers before, which may take longer than parallel.timeout_seconds.
+    strategy.from_lead(lambda: None)
     phase.open(options.directory)
     if not state.resume(options.directory / CHECKPOINTS):
         phase.start()

@@ -94,7 +94,7 @@ def _met(place: Place, *, on_gpu: bool, timeout_seconds: float) -> Replicated:
         raise SettingsError(
             f"rank {place.rank} of {place.world} cannot reach the other ranks: {where} {what}"
         ) from error
-    return Replicated(PrefixStore("run", store), place.rank, place.world)
+    return Replicated(PrefixStore("run", store), place.rank, place.world, timeout_seconds=timeout_seconds)
 
 
 def start_name(store: Any, place: Place) -> str:

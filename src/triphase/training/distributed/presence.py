@@ -6,6 +6,7 @@ stopped, killed or disconnected has no heartbeat.
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -49,6 +50,22 @@ class Presence:
             return self._counts("beat")[rank] != before
         except RuntimeError:
             return False  # it hosts the store, which is gone
+
+    def silence_of(self, rank: int, seconds: float) -> Callable[[], bool]:
+        """Whether a rank has had no heartbeat for so many seconds, for whoever asks again and again."""
+        heard, since, asked = -1, time.monotonic(), -_BEAT_SECONDS
+
+        def is_silent() -> bool:
+            nonlocal heard, since, asked
+            now = time.monotonic()
+            if now < asked + _BEAT_SECONDS:
+                return False
+            asked, beat = now, self._counts("beat")[rank]
+            if beat != heard:
+                heard, since = beat, now
+            return now > since + seconds
+
+        return is_silent
 
     def leave(self) -> None:
         """Stop the heartbeat."""

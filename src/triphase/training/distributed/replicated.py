@@ -33,16 +33,17 @@ class Replicated(Strategy):
 
     name = "replicated"
 
-    def __init__(self, store: Any, rank: int, world: int) -> None:
-        """``store`` is that of the rendezvous; the process group exists already."""
-        self.rank, self.world = rank, world
+    def __init__(self, store: Any, rank: int, world: int, *, timeout_seconds: float = 600.0) -> None:
+        """``store`` is that of the rendezvous; the process group exists already. A rank that waits for rank 0 waits
+        as long as that has a heartbeat, and ``timeout_seconds`` more."""
+        self.rank, self.world, self._timeout = rank, world, timeout_seconds
         self._store = store
         self._presence = Presence(store, rank, world)
         self._said = self._gathered = 0
 
     def _continue(self, met: "Replicated") -> None:
         """Take over from another strategy of the same ranks."""
-        self.rank, self.world = met.rank, met.world
+        self.rank, self.world, self._timeout = met.rank, met.world, met._timeout
         self._store, self._presence = met._store, met._presence
         self._said, self._gathered = met._said, met._gathered
 
@@ -157,9 +158,11 @@ class Replicated(Strategy):
             dist.all_reduce(tensor)
 
     def _await(self, key: str) -> Any:
-        pause = _FIRST_WAIT
+        pause, is_silent = _FIRST_WAIT, self._presence.silence_of(0, self._timeout)
         try:
             while not self._store.check([key]):
+                if is_silent():
+                    raise RuntimeError("timed out")
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_WAIT)
             return json.loads(self._store.get(key))
