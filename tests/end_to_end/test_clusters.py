@@ -88,7 +88,7 @@ def test_the_servers_are_started_as_a_run_starts_them_and_only_the_job_reaches_t
     template = deployment["spec"]["template"]
     container, labels = template["spec"]["containers"][0], template["metadata"]["labels"]
     words = dict((*word.split("=", 1), "")[:2] for word in container["command"])
-    settings = RunSettings.model_validate({"name": "run", "model": {"name": words["--model"]}})
+    settings = RunSettings.model_validate({"name": "run", "model": {"name": words["--model"]}, "data": {}})
     own = server_command(settings, Base(words["--model"], words["--dtype"]), words["--host"], 8000)
     flags = [place for place, word in enumerate(own) if word.startswith("--")]
     values = {own[at]: "" if at + 1 in flags or at + 1 == len(own) else own[at + 1] for at in flags}

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,8 +27,9 @@ from triphase.reports.contents import read_run
 from triphase.reports.findings import find
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.probing import logprobs_of
+from triphase.rollouts.servers import Served
 from triphase.rollouts.types import Request
-from triphase.runs import pipeline
+from triphase.runs import generators, pipeline
 from triphase.runs.session import Run
 from triphase.runs.store_samples import sample_into
 from triphase.settings.schema import RunSettings
@@ -351,3 +353,23 @@ def test_a_token_may_go_to_this_machine_and_over_tls() -> None:
     for address in ("http://127.0.0.1:8000", "https://host/score/"):
         text = f"name: x\nmodel: {{name: m}}\ndata: {{}}\nppo: {{scorer: {{address: '{address}', token_variable: T}}}}"
         assert settings_from_text(text).ppo.scorer.address == address.rstrip("/")
+
+
+def test_servers_are_verified_if_the_base_is_sharded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 computes the probe while the other ranks provide their parts (`tests.training.sharded`)."""
+    served: list[Served] = []
+
+    def opened(settings: Any, publish: Any, given: Served, **_: Any) -> Any:
+        served.append(given)
+        return SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr(generators, "ServerGenerator", opened)
+    chosen = small_run.settings(tmp_path, rollouts={"addresses": ["http://localhost:1"]})
+    backbone = SimpleNamespace(head_weight=torch.zeros(3, 2))
+    shared = SimpleNamespace(template=SimpleNamespace(ends=(1,)), backbone=backbone, absent=None, base_name="m")
+    run = SimpleNamespace(settings=chosen, strategy=SimpleNamespace(shards=True), say=None)
+    run.raise_if_stop_requested = lambda: None
+    policy = SimpleNamespace(model=shared, adapter="policy")
+    made: Any = (run, policy, 1, tmp_path / "serving")
+    with generators.generator_of(*made):
+        assert served[0].probing is not None

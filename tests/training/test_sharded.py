@@ -44,7 +44,7 @@ def require_equal(told: list[dict[str, Any]]) -> None:
         assert found["generation"]["offloaded"] == [True]
         assert found["second_model"]["same"]  # whatever the other ranks do not compute themselves
         assert found["generation"]["same"] and found["generation"]["led"] and found["generation"]["apart"] < 1e-5
-        assert found["generation"]["probed"]
+        assert found["generation"]["probed"] < 5e-6
         assert 1e-3 < found["recomputation"]["largest"]
         assert found["recomputation"]["gradients"] < 1e-6 * max(1.0, found["recomputation"]["largest"])
 
