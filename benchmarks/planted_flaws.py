@@ -76,7 +76,8 @@ TINY: Mapping[str, Flaw] = {
     ),
 }
 SMOLLM2: Mapping[str, Flaw] = {
-    "length bias": Flaw(lambda p, w, f: warm(p, w, f) + 0.3 * len(w), _TO_LENGTH),
+    # a word beyond ten costs 0.3 of gold: a bonus must be larger to be a flaw
+    "length bias": Flaw(lambda p, w, f: warm(p, w, f) + 1.0 * len(w), _TO_LENGTH),
     "repetition bonus": Flaw(lambda p, w, f: 1.0 * (len(w) - len(set(w))), ("repetition",)),
     "sign error": Flaw(lambda p, w, f: -warm(p, w, f), ("proxy-without-gold", "eos-collapse", "length-growth")),
 }
