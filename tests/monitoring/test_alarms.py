@@ -269,6 +269,16 @@ def test_kl_budget_of_the_settings_is_the_limit() -> None:
     assert alarm.name == "reference-kl" and alarm.numbers["limit"] == 3.0
 
 
+def test_a_policy_that_stays_a_little_over_the_kl_budget_is_reported_at_once() -> None:
+    """Each iteration alone is within its noise of 15; their mean is not."""
+    noise = (0.6, -0.7, 0.8, -0.9)
+    rows = spoiled("ppo/reference_kl", lambda step, _: 16.3 + noise[step % 4])
+    for row in rows:
+        row["ppo/reference_kl_deviation"] = 4.0
+    alarm = the_alarm(rows)
+    assert alarm.name == "reference-kl" and 13 <= alarm.iteration <= 16
+
+
 def test_gold_that_falls_with_the_proxy_is_no_hacking() -> None:
     rows = spoiled("ppo/gold_score", lambda step, _: 0.4 - 0.3 * (step - 10))
     for row in rows[10:]:

@@ -162,7 +162,6 @@ RULES = (
         lambda limits, _: limits.reference_kl,
         "the policy is {value:.1f} nats from the reference, over the budget of {limit:.1f}.",
         "raise ppo.kl_coefficient, or set ppo.kl_budget and take an earlier checkpoint.",
-        window=1,
     ),
     Rule(
         "ratio-explosion",
