@@ -123,6 +123,16 @@ def test_best_of_n_without_gold_is_judged_by_the_score(
     assert "<td>best of 4</td>" in page and "best of 1 … 4" in page
 
 
+def test_seeds_without_a_prompt_in_common_have_no_best_of_n(runs: list[StudyRun]) -> None:
+    path = runs[0].directory / BEST_OF_N
+    text = path.read_text()
+    lines(path, [{"prompt_id": "another", "score": 1.0, "gold": 1.0}])
+    try:
+        assert find_study("s", runs, ABOUT).best_of_n is None
+    finally:
+        path.write_text(text)
+
+
 def test_a_seed_without_rollouts_is_left_out_of_the_curves(runs: list[StudyRun]) -> None:
     path = runs[0].directory / ROLLOUTS
     text = path.read_text()
@@ -137,6 +147,20 @@ def test_a_seed_without_rollouts_is_left_out_of_the_curves(runs: list[StudyRun])
     assert left.notes == ("none, seed 0: ppo/samples.jsonl has no scores; it is left out of the curves",)
 
 
+def test_seeds_of_different_lengths_are_noted(runs: list[StudyRun]) -> None:
+    """The curve ends where the first seed ended, so that what it "ended with" is not the end of the others."""
+    path = runs[0].directory / ROLLOUTS
+    text = path.read_text()
+    path.write_text("".join(line for line in text.splitlines(keepends=True) if json.loads(line)["iteration"] == 0))
+    try:
+        left = find_study("s", runs, ABOUT)
+    finally:
+        path.write_text(text)
+    curve = left.variants[0].curve
+    assert curve is not None and len(curve.root_kl) == 1
+    assert left.notes == ("none: the curve has the first 1 of up to 2 iterations, which all seeds have",)
+
+
 def test_a_variant_of_several_rounds_says_that_its_proxy_changes_hands(
     runs: list[StudyRun], found: StudyFindings, tmp_path: Path
 ) -> None:
@@ -145,5 +169,6 @@ def test_a_variant_of_several_rounds_says_that_its_proxy_changes_hands(
     for place in (first, last):
         shutil.copytree(runs[0].directory, place)
     moved = [StudyRun("none", 0, last), *runs[1:]]
-    (said,) = find_study("s", moved, ABOUT).notes
+    said, short = find_study("s", moved, ABOUT).notes
+    assert short == "none: the curve has the first 2 of up to 4 iterations, which all seeds have"
     assert said.startswith("none: each round has its own reward model")

@@ -3,7 +3,9 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 
+from triphase.monitoring.alarm_rules import Limits
 from triphase.monitoring.metrics import Row
+from triphase.monitoring.noise import WINDOW
 from triphase.monitoring.wording import number, percent
 from triphase.reports.findings import RewardFindings
 from triphase.reports.gold_course import Course
@@ -30,13 +32,24 @@ _WATCHED = {
 }
 
 
+_FEWEST = {"ppo/reference_kl": 1, "ppo/ratio_max": 1, "ppo/explained_variance": 2 * Limits().critic_iterations}
+"""Iterations that a rule needs, where it is not a mean of several after the start."""
+
+
 def watched(rows: Sequence[Row]) -> str:
-    """What the alarms checked in these iterations, as a sentence."""
-    names = [name for name, metric in _WATCHED.items() if any(metric in row for row in rows)]
-    if not names:
+    """What the alarms checked in these iterations, and what needs more of them, as a sentence."""
+    counts = {name: sum(metric in row for row in rows) for name, metric in _WATCHED.items()}
+    known = [name for name, count in counts.items() if count]
+    names = [name for name in known if counts[name] >= _FEWEST.get(_WATCHED[name], WINDOW + 1)]
+    if not known:
         return "None; there was nothing to check."
-    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    return f"None. Checked: {listed}."
+    told = f"None. Checked: {_listed(names)}." if names else "None."
+    few = [name for name in known if name not in names]
+    return f"{told} Too few iterations for: {_listed(few)}." if few else told
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def accuracy_caption(reward: RewardFindings) -> str:

@@ -1,6 +1,6 @@
 """The results of a study: its variants over seeds, best of n without training, and overoptimization."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan, sqrt
 from pathlib import Path
@@ -21,6 +21,8 @@ BEST_OF_N = "best-of-n.jsonl"
 """In the directory of a study's run: the score and gold of many responses of its SFT policy, one per line."""
 ROLLOUTS = "ppo/samples.jsonl"
 Scored = Mapping[str, Sequence[tuple[float, float]]]
+_Read = tuple[Rollouts, bool, list[str]]
+"""The rollouts of a run, whether gold is known, and its prompts in the order of their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +112,6 @@ def find_study(
     contents = {(run.variant, run.seed): (run, read_run(run.directory)) for run in runs}
     first = next(iter(about))
     rollouts = {run.directory: _rollouts(run.directory) for run in runs}
-    silent = [run for run in runs if rollouts[run.directory] is None]
-    left_out = (
-        f"{run.variant}, seed {run.seed}: {ROLLOUTS} has no scores; it is left out of the curves" for run in silent
-    )
     baseline = {seed: content for (variant, seed), (_, content) in contents.items() if variant == first}
     variants = [
         _variant(
@@ -127,13 +125,23 @@ def find_study(
         for name in about
         if any(variant == name for variant, _ in contents)
     ]
-    stepping = dict.fromkeys(run.variant for run in runs if rounds_before(run.directory))
-    steps = (
-        f"{variant}: each round has its own reward model, so the proxy jumps between rounds; compare the gold score"
-        for variant in stepping
-    )
     best = _best_of_n([run for run in runs if run.variant == first], seed)
-    return StudyFindings(name, tuple(variants), best, (*notes, *left_out, *steps))
+    return StudyFindings(name, tuple(variants), best, (*notes, *_notes_on(runs, rollouts)))
+
+
+def _notes_on(runs: Sequence[StudyRun], rollouts: Mapping[Path, _Read | None]) -> Iterator[str]:
+    """Caveats of the curves."""
+    iterations: dict[str, list[int]] = {}
+    for run in runs:
+        if (found := rollouts[run.directory]) is None:
+            yield f"{run.variant}, seed {run.seed}: {ROLLOUTS} has no scores; it is left out of the curves"
+        else:
+            iterations.setdefault(run.variant, []).append(len(np.unique(found[0].iteration)))
+    for variant in dict.fromkeys(run.variant for run in runs if rounds_before(run.directory)):
+        yield f"{variant}: each round has its own reward model, so the proxy jumps between them; compare the gold score"
+    for variant, counts in iterations.items():
+        if (least := min(counts)) < max(counts):
+            yield f"{variant}: the curve has the first {least} of up to {max(counts)} iterations, which all seeds have"
 
 
 def _variant(
@@ -141,7 +149,7 @@ def _variant(
     about: str,
     pairs: Sequence[tuple[StudyRun, RunContents]],
     baseline: Mapping[int, RunContents],
-    rollouts: Mapping[Path, tuple[Rollouts, bool, list[str]] | None],
+    rollouts: Mapping[Path, _Read | None],
     seed: int,
 ) -> VariantFindings:
     contents = [content for _, content in pairs]
@@ -191,11 +199,8 @@ def _scaled(values: Mapping[str, float], unit: float) -> dict[str, float]:
     return {prompt: value / unit for prompt, value in values.items()}
 
 
-def _rollouts(directory: Path) -> tuple[Rollouts, bool, list[str]] | None:
-    """The rollouts of a run, whether gold is known, and its prompts in the order of their numbers.
-
-    For the last of several rounds, those of all rounds, one after the other.
-    """
+def _rollouts(directory: Path) -> _Read | None:
+    """The rollouts of a run; for the last of several rounds, those of all rounds, one after the other."""
     rows: list[dict[str, Any]] = []
     for each in (*rounds_before(directory), directory):
         begun = 1 + max((row["iteration"] for row in rows), default=-1)
@@ -221,9 +226,7 @@ def _rollouts(directory: Path) -> tuple[Rollouts, bool, list[str]] | None:
     return found, has_gold, prompts
 
 
-def _course(
-    found: Sequence[tuple[Rollouts, bool, list[str]]], units: Sequence[tuple[float, float]], seed: int
-) -> tuple[Curve | None, Fit | None]:
+def _course(found: Sequence[_Read], units: Sequence[tuple[float, float]], seed: int) -> tuple[Curve | None, Fit | None]:
     """The mean path of the seeds that have rollouts, and the form fitted to their gold; ``units`` of gold and proxy."""
     if not found:
         return None, None
@@ -251,9 +254,9 @@ def _course(
 
 def _best_of_n(runs: Sequence[StudyRun], seed: int) -> BestOfNFindings | None:
     groups = [(run.seed, scored) for run in runs if (scored := _scored(run.directory))]
-    if not groups:
+    shared = sorted(set(groups[0][1]).intersection(*(scored for _, scored in groups))) if groups else []
+    if not shared:
         return None
-    shared = sorted(set(groups[0][1]).intersection(*(scored for _, scored in groups)))
     tables = [{prompt: scored[prompt] for prompt in shared} for _, scored in groups]
     sizes = sorted(set(sizes_of(tables[0])).intersection(*map(sizes_of, tables)))
     by_score, by_gold = (
@@ -264,15 +267,14 @@ def _best_of_n(runs: Sequence[StudyRun], seed: int) -> BestOfNFindings | None:
     proxy, gold = _pooled(by_score, seed), _pooled(by_gold, seed) if has_gold else ()
     roots = np.array([sqrt(best_of_n_kl(n)) for n in sizes])
     columns = [np.array([[own[place][prompt] for place in range(len(sizes))] for prompt in shared]) for own in by_gold]
+    golds = tuple(each.value for each in gold)
     return BestOfNFindings(
         tuple(sizes),
         min(len(samples) for table in tables for samples in table.values()),
         tuple(seed for seed, _ in groups),
         proxy,
         gold,
-        Curve(
-            tuple(map(float, roots)), tuple(each.value for each in proxy), tuple(each.value for each in gold) or None
-        ),
+        Curve(tuple(map(float, roots)), tuple(each.value for each in proxy), golds or None),
         fit("best-of-n", best_of_n_points(columns, roots), seed=seed) if has_gold else None,
     )
 
