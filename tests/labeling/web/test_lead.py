@@ -54,6 +54,19 @@ def test_statistics(app: FastAPI, store: Store) -> None:
     assert statistics.position.value == pytest.approx((3 + 3 + 1 + 0 + 2 + 1) / 14)
 
 
+def test_a_decision_through_one_worker_is_seen_through_another(app: FastAPI, store: Store, clock: Clock) -> None:
+    with served(store, clock=clock) as other:
+        first, second = (signed_in(each, "lea") for each in (app, other))
+        before = other.state.context.kept_statistics[None][2].rankings
+        assert first.post("/lead/labelers/bob/status", data={"status": "withdrawn"}).status_code == 303
+        assert second.get("/lead").status_code == 200
+        assert other.state.context.kept_statistics[None][2].rankings == before - 3
+        kept = other.state.context.kept_statistics[None]
+        signed_in(other, "lea")
+        second.get("/lead")
+        assert other.state.context.kept_statistics[None] is kept  # a sign-in decides nothing
+
+
 def test_gold_and_consistency(app: FastAPI, store: Store) -> None:
     with store.transaction() as connection:
         item_plan.add_gold(connection, "p00003", {"p00003-0": 1, "p00003-1": 2}, now=0.0, by="lea")

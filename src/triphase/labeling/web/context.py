@@ -46,8 +46,10 @@ class Context:
     settings: LabelingSettings
     server: ServerSettings
     key: str = field(init=False, repr=False)
-    kept_statistics: dict[str | None, tuple[float, Statistics]] = field(init=False, default_factory=dict, repr=False)
-    """By campaign; None is all of them together."""
+    kept_statistics: dict[str | None, tuple[float, int, Statistics]] = field(
+        init=False, default_factory=dict, repr=False
+    )
+    """By campaign, with their time and the last decision in the audit; None is all campaigns together."""
 
     def __post_init__(self) -> None:
         with self.store.transaction() as connection:

@@ -27,13 +27,16 @@ _SCORED = select(select(scores).exists())
 
 
 async def statistics_of(context: Context, campaign: str | None = None) -> Statistics:
-    """All statistics, or a campaign's; cached for ten seconds, since they take long over many rankings."""
+    """All statistics, or a campaign's; cached for ten seconds, since they take long over many rankings.
+
+    A decision, made through any worker or a command, is in the audit, and ends what was cached before it.
+    """
     kept = context.kept_statistics.get(campaign)
-    now = context.now()
-    if kept is None or not 0 <= now - kept[0] < _KEPT_SECONDS:
-        kept = (now, await context.slow(lambda: collect(context.store, now, campaign)))
+    now, decided = context.now(), await context.glance(audit.last_decision)
+    if kept is None or kept[1] != decided or not 0 <= now - kept[0] < _KEPT_SECONDS:
+        kept = (now, decided, await context.slow(lambda: collect(context.store, now, campaign)))
         context.kept_statistics[campaign] = kept
-    return kept[1]
+    return kept[2]
 
 
 @router.get("")
@@ -171,7 +174,6 @@ async def set_status(request: Request, name: str, status: Annotated[str, Form(ma
         )
     except AccountError as error:
         return await _people(request, "", 422, str(error))
-    context.kept_statistics.clear()
     return RedirectResponse("/lead/labelers", status_code=303)
 
 

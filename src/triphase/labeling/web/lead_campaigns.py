@@ -139,7 +139,6 @@ async def change_campaign(
         )
     except CampaignError as error:
         return await _page(request, name, str(error), 422)
-    context.kept_statistics.clear()
     return _to(request, name)
 
 

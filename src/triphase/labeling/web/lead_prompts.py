@@ -101,7 +101,6 @@ async def decide(request: Request, id: Word) -> Response:
         await context.write(work)
     except (StoreError, CampaignError) as error:
         return await _prompt(request, id, str(error), 422, campaign=chosen)
-    context.kept_statistics.clear()
     address = request.url_for("prompt_page").include_query_params(id=id, campaign=chosen)
     return RedirectResponse(str(address), status_code=303)
 

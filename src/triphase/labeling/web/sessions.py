@@ -120,7 +120,7 @@ def start(connection: Connection, name: str, compared: str, *, now: float, old_t
         "expires_at": now + SESSION_HOURS * 3600.0,
     }  # fmt: skip
     connection.execute(insert(sessions), values)
-    audit.note(connection, at=now, who=name, action="signed in", subject=name)
+    audit.note(connection, at=now, who=name, action=audit.SIGNED_IN, subject=name)
     return token
 
 

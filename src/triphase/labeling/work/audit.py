@@ -10,6 +10,8 @@ from sqlalchemy import Connection, insert, select
 from triphase.store.record_rows import as_json
 from triphase.store.schema import audit
 
+SIGNED_IN, CORRECTED = "signed in", "answer corrected"
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -22,6 +24,12 @@ class Entry:
     subject: str
     before: Any
     after: Any
+
+
+def last_decision(connection: Connection) -> int:
+    """The newest line of the audit that is neither a sign-in nor a labeler's correction; 0 without one."""
+    query = select(audit.c.id).where(audit.c.action.not_in((SIGNED_IN, CORRECTED))).order_by(audit.c.id.desc()).limit(1)
+    return connection.execute(query).scalar() or 0
 
 
 def note(

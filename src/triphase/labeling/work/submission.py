@@ -130,7 +130,7 @@ def correct(
     connection.execute(update(rankings).where(rankings.c.id == old.id).values(status="superseded"))
     connection.execute(insert(rankings), answer_row(answer))
     audit.note(
-        connection, at=now, who=labeler, action="answer corrected", subject=old.prompt_id,
+        connection, at=now, who=labeler, action=audit.CORRECTED, subject=old.prompt_id,
         before={"ranking": old.id, "places": before.ranking.places},
         after={"ranking": identity, "places": answer.ranking.places},
     )  # fmt: skip
