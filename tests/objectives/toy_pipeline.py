@@ -11,6 +11,7 @@ from triphase import objectives
 from triphase.phases.experience import Experience
 from triphase.phases.rewards import advantages_of, shape_rewards
 from triphase.phases.score_scale import ScoreScale, next_scale
+from triphase.phases.trunk_states import TrunkStates
 from triphase.settings.ppo import PPOSettings
 
 
@@ -52,7 +53,7 @@ class Pipeline:
         batch: Any = SimpleNamespace(response_mask=rollout.mask)
         return Experience(
             batch=batch,
-            boundary=torch.empty(0),
+            boundary=TrunkStates(torch.empty(0), {}),
             minibatches=[],
             entropy=torch.zeros_like(rollout.rollout_logprobs),
             logprobs=rollout.rollout_logprobs,

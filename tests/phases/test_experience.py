@@ -105,16 +105,46 @@ def test_rows_that_come_from_another_rank_in_a_later_epoch_get_their_trunk_state
     chosen = settings(batch_size=4, minibatch_size=4, epochs=2)
     ppo = phase(chosen)
     rollout = open_rollout(ppo.shared, samples(4), chosen, seed=0, iteration=1)
-    whole = rollout.boundary.clone()
+    whole = rollout.boundary.values.clone()
     assert float(whole.abs().sum()) > 0
     theirs = [0, 2]
-    rollout.boundary[theirs] = 0
+    rollout.boundary.values[theirs] = 0
     answers = Answers(tuple(Answer(PROMPT, "", True, sample) for sample in samples(4)), rollout.parts)
     found = evaluate_rollout(ppo.shared, rollout, ModelScorer(ppo.shared).score(answers), chosen)
     found = replace(found, owners=[0 if row in theirs else 1 for row in range(4)])
     steps = epochs_of(ppo.shared, found, chosen, seed=0, iteration=1, strategy=SecondOfTwo())
     assert [len(minibatch) for minibatch in steps] == [1, 1]
-    assert found.boundary.equal(whole)
+    assert found.boundary.values.equal(whole)
+
+
+class Taking(Strategy):
+    """One of two ranks: of each minibatch of two rows it takes one, and in the second epoch the first row too."""
+
+    world = 2
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self._asked = rank, 0
+
+    def divided(self, costs: Sequence[int]) -> list[int]:
+        return [0, 1]
+
+    def mine(self, costs: Sequence[int], owners: Sequence[int] | None = None) -> list[int]:
+        assert owners is not None
+        self._asked += 1
+        return [place for place, owner in enumerate(owners) if owner == self.rank or (self._asked > 2 and place == 0)]
+
+
+def test_a_rank_has_room_for_the_trunk_states_of_its_rows_alone() -> None:
+    chosen = settings(batch_size=4, minibatch_size=2, epochs=2)
+    ppo = phase(chosen)
+    whole = open_rollout(ppo.shared, samples(4), chosen, seed=0, iteration=1)
+    found = open_rollout(ppo.shared, samples(4), chosen, seed=0, iteration=1, strategy=Taking(0))
+    assert len(whole.boundary.values) == 4 > len(found.boundary.values) >= 2
+    for row in (row for row, owner in enumerate(found.owners) if owner == 0):
+        assert found.boundary.of([row], 3).equal(whole.boundary.of([row], 3))
+    # What it takes in a later epoch has room from the start.
+    other = open_rollout(ppo.shared, samples(4), chosen, seed=0, iteration=1, strategy=Taking(1))
+    assert set(other.boundary.places) > {row for row, owner in enumerate(other.owners) if owner == 1}
 
 
 def test_nothing_is_trained_any_more_once_ppo_is_finished() -> None:

@@ -19,6 +19,7 @@ from triphase.phases.rollout_metrics import (
     repeated_bigrams,
     within_prompts,
 )
+from triphase.phases.trunk_states import TrunkStates
 from triphase.records.types import Message, Prompt
 from triphase.rewards.types import Scores
 
@@ -30,7 +31,7 @@ def test_a_rollout_by_hand() -> None:
     batch: Any = SimpleNamespace(response_mask=mask, response_lengths=mask.sum(1))
     experience = Experience(
         batch=batch,
-        boundary=torch.empty(0),
+        boundary=TrunkStates(torch.empty(0), {}),
         minibatches=[],
         scores=torch.tensor(scores),
         values=None,
@@ -69,7 +70,7 @@ def test_an_uneven_rollout_by_hand() -> None:
     zeros = torch.zeros(3, 4)
     experience = Experience(
         batch=SimpleNamespace(response_mask=mask, response_lengths=mask.sum(1)),  # type: ignore[arg-type]
-        boundary=zeros,
+        boundary=TrunkStates(torch.empty(0), {}),
         minibatches=[],
         scores=torch.tensor(scores),
         values=None,

@@ -60,7 +60,7 @@ def test_what_the_roles_say_is_that_of_rows_of_their_own(times: int) -> None:
     packed = said(shared, made, responses_per_prompt=times)
     apart = said(shared, made, responses_per_prompt=1)
     assert isinstance(packed.batch, GroupBatch) and isinstance(apart.batch, TokenBatch)
-    assert len(packed.boundary) == len(apart.boundary) / times
+    assert len(packed.boundary.values) == len(apart.boundary.values) / times
     assert torch.equal(packed.batch.response_mask, apart.batch.response_mask)
     for name in FIGURES:
         one, other = getattr(packed, name), getattr(apart, name)
@@ -114,7 +114,7 @@ def test_the_chosen_episodes_are_those_of_a_batch_of_their_own() -> None:
     part, boundary = rows_of(found.batch, found.boundary, chosen)
     width = int(part.response_lengths.max())
     assert torch.equal(part.responses, found.batch.responses[chosen, :width])
-    assert torch.equal(boundary, found.boundary[[3, 1], : boundary.shape[1]])
+    assert torch.equal(boundary, found.boundary.values[[3, 1], : boundary.shape[1]])
 
 
 def test_an_iteration_asks_fewer_prompts_several_times() -> None:

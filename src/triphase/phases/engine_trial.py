@@ -20,7 +20,7 @@ _SHORT = 8
 
 
 class EngineTrial:
-    """The rollouts that every engine samples in a trial: the prompts of PPO's first iterations, with other seeds."""
+    """The rollouts that every engine samples in a trial: those of PPO's first iterations, which are sampled again."""
 
     def __init__(
         self,

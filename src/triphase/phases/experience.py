@@ -13,6 +13,7 @@ from triphase.batches.transfers import to_device
 from triphase.models.policies import AdapterPolicy, Policy, Reference
 from triphase.models.roles import SharedModel
 from triphase.objectives.invariants import require_lengths, require_zero_reference_kl
+from triphase.phases.trunk_states import TrunkStates
 from triphase.rewards.types import Scores
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
@@ -28,7 +29,7 @@ class Rollout:
 
     Attributes:
         batch: token ids; the responses to one prompt are packed into one row, or each has its own row.
-        boundary: (rows, L, d) trunk states, of the rows assigned to this rank.
+        boundary: trunk states of the rows that this rank computes in any epoch.
         owners: the rank of each row, in the first epoch.
         minibatches: the first epoch's minibatches, each a list of microbatches of episode numbers.
         microbatches: the batches of these, in order.
@@ -36,7 +37,7 @@ class Rollout:
     """
 
     batch: Batch
-    boundary: Tensor
+    boundary: TrunkStates
     owners: list[int]
     minibatches: list[Minibatch]
     microbatches: list[Batch]
@@ -46,7 +47,7 @@ class Rollout:
         """The microbatches of the first epoch: equal shapes give equal bits, so the first ratio is exactly 1."""
         episodes = [episodes for minibatch in self.minibatches for episodes in minibatch]
         for numbers, part in zip(episodes, self.microbatches, strict=True):
-            yield numbers, part, _states(self.batch, self.boundary, numbers, part)
+            yield numbers, part, self.boundary.of(_rows(self.batch, numbers), part.input_ids.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Experience:
 
     Attributes:
         batch: token ids; the responses to one prompt are packed into one row, or each has its own row.
-        boundary: (rows, L, d) trunk states, of the rows assigned to this rank.
+        boundary: trunk states of the rows that this rank computes in any epoch.
         minibatches: the first epoch's minibatches, each a list of microbatches of episode numbers.
         logprobs: (B, R) of the rollout policy, by the trainer's own forward pass.
         reference_logprobs, entropy: (B, R).
@@ -68,7 +69,7 @@ class Experience:
     """
 
     batch: Batch
-    boundary: Tensor
+    boundary: TrunkStates
     minibatches: list[Minibatch]
     logprobs: Tensor
     reference_logprobs: Tensor
@@ -106,14 +107,18 @@ def open_rollout(
     with torch.no_grad():
         batch = _padded(shared, samples, settings)
         require_lengths(batch.response_mask, to_device(batch.response_lengths, shared.device))
-    orders = {"seed": seed, "iteration": iteration, "epoch": 0}
-    owners = _owners(batch, _rows_of_steps(batch, settings, **orders), strategy)
+    orders = {"seed": seed, "iteration": iteration}
+    owners = _owners(batch, _rows_of_steps(batch, settings, **orders, epoch=0), strategy)
+    shares = [
+        minibatches_of(batch, settings, strategy=strategy, owners=owners, **orders, epoch=epoch)
+        for epoch in range(1 if strategy.world == 1 else settings.epochs)  # alone, each epoch has all rows
+    ]
+    minibatches = shares[0]
     with torch.no_grad():
-        shape = (*batch.input_ids.shape, shared.backbone.hidden_size)
-        boundary = torch.zeros(shape, dtype=shared.backbone.dtype, device=shared.device)
+        rows = sorted({row for share in shares for row in _rows_in(batch, share)})
+        boundary = TrunkStates.for_rows(shared, rows, batch.input_ids.shape[1])
         mine = [row for row, owner in enumerate(owners) if owner == strategy.rank]
         _fill_trunk(shared, batch, boundary, mine, settings)
-    minibatches = minibatches_of(batch, settings, strategy=strategy, owners=owners, **orders)
     parts = [_part(batch, episodes) for minibatch in minibatches for episodes in minibatch]
     return Rollout(batch, boundary, owners, minibatches, parts, starts=iteration == 0 if starts is None else starts)
 
@@ -215,8 +220,8 @@ def _complete_trunk(
     shared: SharedModel, experience: Experience, minibatches: Sequence[Minibatch], settings: PPOSettings, rank: int
 ) -> None:
     """Compute the trunk states of rows that move to this rank from another one in a later epoch."""
-    taken = {row for minibatch in minibatches for episodes in minibatch for row in _rows(experience.batch, episodes)}
-    moved = [row for row in sorted(taken) if experience.owners[row] != rank]
+    taken = sorted(_rows_in(experience.batch, minibatches))
+    moved = [row for row in taken if experience.owners[row] != rank]
     _fill_trunk(shared, experience.batch, experience.boundary, moved, settings)
 
 
@@ -241,23 +246,23 @@ def _owners(batch: Batch, steps: Iterable[list[int]], strategy: Strategy) -> lis
     return owners
 
 
-def rows_of(batch: Batch, boundary: Tensor, episodes: list[int]) -> tuple[Batch, Tensor]:
+def rows_of(batch: Batch, boundary: TrunkStates, episodes: list[int]) -> tuple[Batch, Tensor]:
     """Some episodes (all episodes of their rows), with the boundary; the rows are trimmed to their longest."""
     part = _part(batch, episodes)
-    return part, _states(batch, boundary, episodes, part)
+    return part, boundary.of(_rows(batch, episodes), part.input_ids.shape[1])
 
 
 def _part(batch: Batch, episodes: list[int]) -> Batch:
     return batch.rows(torch.tensor(_rows(batch, episodes)))
 
 
-def _states(batch: Batch, boundary: Tensor, episodes: list[int], part: Batch) -> Tensor:
-    return boundary[_rows(batch, episodes), : part.input_ids.shape[1]]
-
-
 def _rows(batch: Batch, episodes: list[int]) -> list[int]:
     share = len(batch.response_lengths) // len(batch.input_ids)
     return [episode // share for episode in episodes[::share]]
+
+
+def _rows_in(batch: Batch, minibatches: Iterable[Minibatch]) -> set[int]:
+    return {row for minibatch in minibatches for episodes in minibatch for row in _rows(batch, episodes)}
 
 
 def _padded(shared: SharedModel, samples: Sequence[Encoded], settings: PPOSettings) -> Batch:
@@ -276,10 +281,9 @@ def _expanded(numbers: Sequence[int], times: int) -> list[int]:
 
 
 def _fill_trunk(
-    shared: SharedModel, batch: Batch, boundary: Tensor, wanted: Sequence[int], settings: PPOSettings
+    shared: SharedModel, batch: Batch, boundary: TrunkStates, wanted: Sequence[int], settings: PPOSettings
 ) -> None:
     lengths = batch.lengths.tolist()
     for group in microbatches([lengths[row] for row in wanted], max_tokens=settings.tokens_at_once):
         rows = [wanted[place] for place in group]
-        part = batch.rows(torch.tensor(rows))
-        boundary[rows, : part.input_ids.shape[1]] = shared.trunk(part)
+        boundary.put(rows, shared.trunk(batch.rows(torch.tensor(rows))))

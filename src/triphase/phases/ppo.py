@@ -279,8 +279,8 @@ class PPOPhase(HalvesMicrobatches, Phase):
         extra: Mapping[str, Tensor] | None = None,
     ) -> None:
         if self.directory is not None and self.strategy.is_lead:
+            # Without the trunk states, which are large, and can be recomputed from the tokens.
             tensors = tensors_of(experience.batch) | tensors_of(experience) | dict(extra or {})
-            tensors.pop("boundary")  # large, and can be recomputed from the tokens
             keep_bad_batch(self.directory, iteration + 1, tensors, {"nonfinite": nonfinite})
 
     def _check_alarms(self, iteration: int, metrics: dict[str, float]) -> None:

@@ -1,0 +1,41 @@
+"""The trunk states of a rollout that one rank needs: of several ranks none has memory for those of all rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from triphase.models.roles import SharedModel
+
+
+@dataclass(frozen=True, slots=True)
+class TrunkStates:
+    """The boundary of some rows of a rollout.
+
+    Attributes:
+        values: (n, L, d) states, 0 where they are not computed yet.
+        places: the index of each row in ``values``.
+    """
+
+    values: Tensor
+    places: Mapping[int, int]
+
+    @classmethod
+    def for_rows(cls, shared: SharedModel, rows: Sequence[int], length: int) -> Self:
+        """Room for rows of at most ``length`` tokens."""
+        shape = (len(rows), length, shared.backbone.hidden_size)
+        values = torch.zeros(shape, dtype=shared.backbone.dtype, device=shared.device)
+        return cls(values, {row: place for place, row in enumerate(rows)})
+
+    def put(self, rows: Sequence[int], states: Tensor) -> None:
+        """Keep the (rows, l, d) states of these rows."""
+        self.values[self._at(rows), : states.shape[1]] = states
+
+    def of(self, rows: Sequence[int], length: int) -> Tensor:
+        """(rows, length, d) states of these rows."""
+        return self.values[self._at(rows), :length]
+
+    def _at(self, rows: Sequence[int]) -> list[int]:
+        return [self.places[row] for row in rows]
