@@ -9,9 +9,9 @@ comparisons whose conversation has under ``--longest`` characters, the first ``-
 layers, the settings' defaults for all else; both sides read the same messages by the model's own template.
 `PATH_TO_PEER_PYTHON` is the Python of an environment with trl==1.16.0, peft and the same torch. Prints a table
 (accuracy and Bradley–Terry loss on the held-out comparisons, 95 % intervals by bootstrap over prompts, processor
-seconds of training without evaluations), the differences between the sides over the seeds that both have, and a JSON line.
-A row takes 5 to 15 minutes of a core: with ``--kept`` each is added to FILE, and those that it has for the
-same comparisons are not made again. `benchmarks/measured/preferences.jsonl` has the rows of the 1,200 harmless
+seconds of training without evaluations), the differences between the sides over the seeds that both have, and a JSON
+line. A row takes 5 to 15 minutes of a core: with ``--kept`` each is added to FILE, and those that it has for the same
+comparisons are not made again. `benchmarks/measured/preferences.jsonl` has the rows of the 1,200 harmless
 comparisons of HH-RLHF in docs/decisions.md.
 """
 
@@ -46,9 +46,8 @@ def main() -> None:
     longer = mean_over_prompts([_longer(each) for each in heldout])
     rows: list[Row] = []
     found: dict[tuple[str, str, float, int], list[float]] = {}
-    print(
-        f"{'side':<22} {'layers':<7} {'rate':<8} {'seed':<5} accuracy (95 %)         loss in nats per pair (95 %)  training"
-    )
+    names = f"{'side':<22} {'layers':<7} {'rate':<8} {'seed':<5}"
+    print(f"{names} accuracy (95 %)         loss in nats per pair (95 %)  training")
     print(f"{'longer wins':<45} {_shown(longer)}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         files = [_write(Path(scratch) / name, part) for name, part in (("trained", trained), ("heldout", heldout))]
