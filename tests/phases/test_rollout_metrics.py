@@ -16,6 +16,7 @@ from triphase.phases.rollout_metrics import (
     deviation,
     distinct_bigrams,
     figures_of,
+    perplexity,
     repeated_bigrams,
     within_prompts,
 )
@@ -95,6 +96,12 @@ def test_an_uneven_rollout_by_hand() -> None:
         "mean_length": 8 / 3,
     }
     assert {name: found[f"ppo/{name}"] for name in expected} == pytest.approx(expected)
+
+
+def test_a_perplexity_beyond_all_numbers_ends_no_run() -> None:
+    """At a temperature of 0.001 a token whose logit is 1 below the best has a log-probability of −1000."""
+    assert perplexity(math.log(0.25)) == pytest.approx(4.0)
+    assert perplexity(-1000.0) == math.inf
 
 
 def test_means_leave_out_what_is_not_finite_and_keep_maxima() -> None:

@@ -135,7 +135,7 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
         "ppo/common_opening": common_opening([sample.response for sample in samples]),
         "ppo/self_similarity": sum(alike) / len(alike) if alike else None,
         "ppo/self_similarity_deviation": deviation(alike) if alike else None,
-        "ppo/reference_perplexity": math.exp(-float(masked_mean(experience.reference_logprobs, mask))),
+        "ppo/reference_perplexity": perplexity(float(masked_mean(experience.reference_logprobs, mask))),
     }
     figures |= {f"{PREFIX}{name}": mean for name, mean in experience.scored.part_means().items()}
     figures |= monitor_figures(experience.scored.monitors, scores)
@@ -162,6 +162,14 @@ def monitor_figures(monitors: Mapping[str, Sequence[float]], scores: Sequence[fl
         if name == WITNESS_SCORE:
             figures["ppo/witness_score_correlation"] = correlation(values, scores)
     return figures
+
+
+def perplexity(mean_logprob: float) -> float:
+    """exp(−mean log-probability of a token); infinite beyond the largest number, as at a temperature near 0."""
+    try:
+        return math.exp(-mean_logprob)
+    except OverflowError:
+        return math.inf
 
 
 def deviation(values: Sequence[float]) -> float:
