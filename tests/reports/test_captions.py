@@ -102,7 +102,9 @@ def test_only_what_was_measured_was_looked_at() -> None:
     row = {"step": 1, "ppo/entropy": 1.0, "ppo/gold_score": 1.0}
     assert watched([row] * 4) == "None. Checked: entropy and gold against proxy."
     assert watched([row] * 3) == "None. Too few iterations for: entropy and gold against proxy."
-    assert watched([{"step": 1, "ppo/reference_kl": 1.0}]) == "None. Checked: reference KL."
+    assert watched([{"step": 1, "ppo/ratio_max": 1.0}]) == "None. Checked: ratios."
+    assert watched([{"step": 1, "ppo/reference_kl": 1.0}] * 2) == "None. Too few iterations for: reference KL."
+    assert watched([{"step": 1, "ppo/reference_kl": 1.0}] * 3) == "None. Checked: reference KL."
     # A critic is not judged before it has had time: nothing was checked that could have been found.
     judged = [row | {"ppo/explained_variance": 0.0}] * 19
     assert watched(judged).endswith("gold against proxy. Too few iterations for: the critic.")

@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 
-from triphase.monitoring.alarm_rules import Limits
+from triphase.monitoring.alarm_rules import RULES, Limits
 from triphase.monitoring.metrics import Row
 from triphase.monitoring.noise import WINDOW
 from triphase.monitoring.wording import number, percent
@@ -32,8 +32,11 @@ _WATCHED = {
 }
 
 
-_FEWEST = {"ppo/reference_kl": 1, "ppo/ratio_max": 1, "ppo/explained_variance": 2 * Limits().critic_iterations}
-"""Iterations that a rule needs, where it is not a mean of several after the start."""
+_FEWEST = {
+    "ppo/explained_variance": 2 * Limits().critic_iterations,
+    **{rule.metric: rule.window + rule.relative for rule in RULES},
+}
+"""Iterations that a rule needs; rules of several metrics compare a mean of some with the start."""
 
 
 def watched(rows: Sequence[Row]) -> str:
