@@ -15,7 +15,7 @@ from triphase.reports.policy_comparison import win_rate
 from triphase.reports.seeds import find_over_seeds, scored
 from triphase.reports.sweep_page import sweep_page
 from triphase.runs import pipeline
-from triphase.runs.seeds import varied_by
+from triphase.runs.seeds import seeded, varied_by
 from triphase.settings.schema import LabelingSettings
 
 
@@ -110,5 +110,11 @@ def test_where_people_rank_the_seed_is_that_of_ppo(tmp_path: Path, capsys: pytes
     settings = ppo_alone(tmp_path, ppo={"iterations": 1})
     assert varied_by(settings) == "seed"
     assert varied_by(settings.model_copy(update={"labeling": LabelingSettings(source="people")})) == "ppo.seed"
+    assert seeded(settings, 2) == {"seed": "2"}
+    of_its_own = settings.model_copy(update={"seed": 3, "ppo": settings.ppo.model_copy(update={"seed": 7})})
+    assert seeded(of_its_own, 2) == {"seed": "5", "ppo.seed": "9"}  # PPO too draws other numbers with each seed
+    ranked = {"labeling": LabelingSettings(source="people")}
+    assert seeded(of_its_own.model_copy(update=ranked), 2) == {"ppo.seed": "9"}
+    assert seeded(settings.model_copy(update=ranked), 2) == {"ppo.seed": "2"}
     assert main(["run", "x.yaml", "--seeds", "0"]) == 2
     assert "--seeds 0: must lie between 1 and 100" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path
 from triphase.errors import SettingsError
 from triphase.records.files import write_json
 from triphase.reports.contents import SEEDS
-from triphase.runs.sweeping import SweepPoint, note_points, plan_sweep
+from triphase.runs.sweeping import SweepPoint, note_points, plan_points
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
 
@@ -26,16 +26,25 @@ def seed_points(run: Path, count: int) -> tuple[Path, list[SweepPoint]]:
 
     Raises:
         SettingsError: ``count`` is not a valid number.
-        TriphaseError: as in `plan_sweep`.
+        TriphaseError: as in `plan_points`.
     """
     require_count(count)
-    settings = load_settings(run)
-    varied = varied_by(settings)
-    first = settings.seed if varied == "seed" or settings.ppo.seed is None else settings.ppo.seed
-    here = run.absolute()
-    directory = here.parent / f"{here.name}-seeds"
-    values = ",".join(str(first + number) for number in range(1, count))
-    return directory, note_points(directory, here, plan_sweep(run, directory, {varied: values}))
+    settings, here = load_settings(run), run.absolute()
+    directory, varied = here.parent / f"{here.name}-seeds", varied_by(settings)
+    named = [(f"seed-{changes[varied]}", changes) for changes in (seeded(settings, each) for each in range(1, count))]
+    return directory, note_points(directory, here, plan_points(run, directory, named))
+
+
+def seeded(settings: RunSettings, number: int) -> dict[str, str]:
+    """The changes that give a run the seed of this number, from 0 for its own: dotted name → value as text.
+
+    A `ppo.seed` moves with `seed`: all seeds would share PPO's random numbers otherwise, and seem to differ less.
+    """
+    of_ppo = settings.ppo.seed
+    if varied_by(settings) == "ppo.seed":
+        return {"ppo.seed": str((settings.seed if of_ppo is None else of_ppo) + number)}
+    changes = {"seed": str(settings.seed + number)}
+    return changes if of_ppo is None else changes | {"ppo.seed": str(of_ppo + number)}
 
 
 def require_count(count: int) -> None:

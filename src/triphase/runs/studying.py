@@ -9,7 +9,7 @@ from typing import Any
 from triphase.errors import SettingsError
 from triphase.reports.study import StudyRun
 from triphase.rewards.registry import needs_reward_model
-from triphase.runs.seeds import require_count, varied_by
+from triphase.runs.seeds import require_count, seeded, varied_by
 from triphase.runs.sweeping import SweepPoint, note_points, plan_points
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
@@ -121,11 +121,11 @@ def study_points(run: Path, directory: Path, variants: Sequence[Variant], seeds:
     require_count(seeds)
     settings = load_settings(run)
     varied = varied_by(settings)
-    first = settings.seed if varied == "seed" or settings.ppo.seed is None else settings.ppo.seed
     named, of = list[tuple[str, Mapping[str, str]]](), list[tuple[str, int]]()
     for number in range(seeds):
+        changes = seeded(settings, number)
         for variant in variants:
-            named.append((f"{variant.name}-seed-{first + number}", {**variant.changes, varied: str(first + number)}))
-            of.append((variant.name, first + number))
+            named.append((f"{variant.name}-seed-{changes[varied]}", {**variant.changes, **changes}))
+            of.append((variant.name, int(changes[varied])))
     points = note_points(directory, run.absolute(), plan_points(run, directory, named))
     return [StudyPoint(variant, seed, point) for (variant, seed), point in zip(of, points, strict=True)]
