@@ -80,7 +80,7 @@ def test_ranks_with_a_divided_base_leave_what_one_process_leaves(folder: Path, a
     divided = folder / "runs" / "divided"
     require_close(alone, divided)
     log = (divided / "ranks" / "1.log").read_text()
-    assert all(f"{phase} begins" in log for phase in ("sft", "reward", "ppo")) and "ERROR" not in log
+    assert all(f"{phase} starts" in log for phase in ("sft", "reward", "ppo")) and "ERROR" not in log
     # One process reads it, and goes on with it.
     assert triphase("evaluate", str(divided)).returncode == 0
 
@@ -127,7 +127,7 @@ def test_two_processes_leave_what_one_leaves(folder: Path, alone: Path) -> None:
     assert left[1] - left[0] == {"ranks/1.log", "ranks/token"}
     assert left[0] == left[1] - {"ranks/1.log", "ranks/token"}
     log = (runs / "both" / "ranks" / "1.log").read_text()
-    assert all(f"{phase} begins" in log for phase in ("sft", "reward", "ppo")) and "ERROR" not in log
+    assert all(f"{phase} starts" in log for phase in ("sft", "reward", "ppo")) and "ERROR" not in log
     # Nothing is left to do, for torchrun too.
     command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
     again = subprocess.run(
