@@ -90,7 +90,7 @@ def test_an_expression_that_backtracks_for_ever_ends_at_the_time_out() -> None:
             "raised ValueError: unit must be words or characters, and least at most most",
         ),
         ("pattern", {}, "pattern needs pattern, which is neither a column"),
-        ("pattern", {"pattern": "("}, "raised error: missing ), unterminated subpattern"),
+        ("pattern", {"pattern": "("}, ": missing ), unterminated subpattern"),
         ("pattern", {"pattern": "a", "whole": "no"}, "raised ValueError: whole must be true or false, not 'no'"),
         ("length", {"most": None}, "raised ValueError: most must be a whole number, not None"),
         ("repetition", {"n": True}, "raised ValueError: n must be a whole number, not True"),
