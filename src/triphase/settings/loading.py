@@ -26,7 +26,8 @@ from triphase.settings.ppo import PPOSettings
 from triphase.settings.renamed import note_old_names, old_names, with_new_names
 from triphase.settings.schema import RunSettings
 from triphase.settings.source import KeyPath, SettingsSource, read_source
-from triphase.settings.without_critic import note_idle_remedies, note_idle_settings
+from triphase.settings.taken_reward_model import note_idle_remedies
+from triphase.settings.without_critic import note_idle_settings
 
 RUN_CONFIG = "config.yaml"
 """The settings file of a run directory. There they are under ``settings``, next to versions and fingerprints."""

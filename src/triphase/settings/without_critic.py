@@ -1,7 +1,4 @@
-"""Requirements of ``ppo.advantage_estimator`` on the other settings of PPO, and settings without effect under it.
-
-Also settings against reward hacking that have no effect on a reward model that is taken as it is.
-"""
+"""Requirements of ``ppo.advantage_estimator`` on the other settings of PPO, and settings without effect under it."""
 
 import logging
 from collections.abc import Mapping
@@ -22,8 +19,6 @@ _WITH_CRITIC_ALONE = (
     "optimizer.head_learning_rate",
     "standardize_advantages",
 )
-_OF_TRAINED_REWARD_MODELS = ("ensemble", "length", "witness")
-"""How a reward model is trained: one of `reward.from` has or lacks them, whatever is set here."""
 
 
 def estimator_problem(estimator: str, *, responses_per_prompt: int, batch_size: int) -> str | None:
@@ -55,14 +50,6 @@ def note_idle_settings(values: Mapping[str, Any]) -> None:
         idle = idle_settings(estimator, given)
         if idle:
             _log.warning("%s: %s: no effect with advantage_estimator %s", name, ", ".join(idle), estimator)
-
-
-def note_idle_remedies(values: Mapping[str, Any]) -> None:
-    """Log which remedies against reward hacking are given to a reward model that is taken from elsewhere."""
-    given = values.get("reward", {})
-    idle = [name for name in _OF_TRAINED_REWARD_MODELS if given.get("from") is not None and _is_given(name, given)]
-    if idle:
-        _log.warning("reward: %s: no effect with reward.from, which takes the reward model as it is", ", ".join(idle))
 
 
 def _is_given(name: str, given: Mapping[str, Any]) -> bool:
