@@ -1,6 +1,7 @@
 """Advice on a row that lacks a column: rename one, or convert a data set of a known format."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from itertools import islice
 from typing import Literal, NoReturn
@@ -11,24 +12,30 @@ Purpose = Literal["demonstrations", "prompts", "preferences"]
 _SHOWN = 200
 _ALIKE = 0.6
 _MOST_COLUMNS = 100
+_ABOUT = re.compile(r"(?:model|rating|score|id|name|type|tokens|length|count)s?$")
+"""Columns about a text, not the text."""
+_PARTS = ("response", "answer", "completion", "text")
 _READ = {"prompt", "messages", "conversations", "instruction", "question", "query", "input", "context", "completion",
          "response", "output", "answer", "instances", "chosen", "rejected", "system", "history", "id", "prompt_id",
          "kind", "split", "margin", "labeler"}  # fmt: skip
-_IMPORT = "import them with `triphase label import RUN FILE`, or write prompt, chosen and rejected"
+_RANKED = (
+    "rated or ranked answers need a rank or a rating for each (docs/data.md), or write prompt, chosen and rejected"
+)
 _COMPARED: Sequence[tuple[set[str], str]] = (
     (
         {"completion", "label"},
         "single judged answers (KTO) are not comparisons: write prompt, chosen, rejected",
     ),
-    ({"completions"}, f"rated or ranked answers: {_IMPORT}"),
-    ({"answers"}, f"rated or ranked answers: {_IMPORT}"),
-    ({"responses"}, f"rated or ranked answers: {_IMPORT}"),
-    ({"response_a", "response_b"}, f"votes: {_IMPORT}"),
-    ({"response_0", "response_1"}, f"votes: {_IMPORT}"),
-    ({"response_1", "response_2"}, f"votes: {_IMPORT}"),
-    ({"answer_0", "answer_1"}, f"votes: {_IMPORT}"),
-    ({"human_ref_A", "human_ref_B"}, f"votes: {_IMPORT}"),
-    ({"conversation_a", "conversation_b"}, f"votes: {_IMPORT}"),
+    ({"completions"}, _RANKED),
+    ({"answers"}, _RANKED),
+    ({"responses"}, _RANKED),
+    ({"response_a", "response_b"}, "votes need a winner: a, b or tie"),
+    ({"response_0", "response_1"}, "votes need better_response_id: 0 or 1"),
+    ({"response_1", "response_2"}, "votes need preference_strength: below 0 if the first is better"),
+    ({"response1", "response2"}, "votes need overall_preference: below 0 if the first is better"),
+    ({"answer_0", "answer_1"}, "votes need score_0 and score_1"),
+    ({"human_ref_A", "human_ref_B"}, "votes need history, and labels: 1 if A is better, else 0"),
+    ({"conversation_a", "conversation_b"}, "votes need a winner: model_a, model_b or tie"),
     ({"summaries", "choice"}, "two summaries and a choice: write the post as prompt, the chosen one and the rejected"),
     ({"completion"}, "one answer per row is not a comparison: such files belong under data.demonstrations"),
     ({"response"}, "one answer per row is not a comparison: such files belong under data.demonstrations"),
@@ -36,6 +43,8 @@ _COMPARED: Sequence[tuple[set[str], str]] = (
 _SUMMARY = "a text and its summary: write the request (Summarize: …) as prompt, and the summary as completion"
 _SHOWN_TO: Sequence[tuple[set[str], str]] = (
     ({"chosen", "rejected"}, "comparisons: such files belong under data.preferences"),
+    ({"response_a", "response_b"}, "votes: such files belong under data.preferences"),
+    ({"conversation_a", "conversation_b"}, "votes: such files belong under data.preferences"),
     ({"summary"}, _SUMMARY),
     ({"highlights"}, _SUMMARY),
     ({"tldr"}, _SUMMARY),
@@ -46,6 +55,7 @@ _SHOWN_TO: Sequence[tuple[set[str], str]] = (
     ({"text", "label"}, "text and a label are not a demonstration: write prompt and completion"),
 )
 _ASKED: Sequence[tuple[set[str], str]] = (
+    ({"conversation_a", "conversation_b"}, "votes: write the first message as prompt, or rank under data.preferences"),
     ({"text"}, "rename text to prompt"),
     ({"post"}, "write the request, with the post in it, as prompt"),
     ({"document"}, "write the request, with the document in it, as prompt"),
@@ -70,10 +80,16 @@ def _emptiness(value: object) -> str:
 def _renaming(row: Row, names: Sequence[str]) -> str:
     filled = (str(column) for column, value in row.values.items() if not is_blank(value) and len(str(column)) <= _SHOWN)
     plain = {column.strip().casefold(): column for column in islice(filled, _MOST_COLUMNS)}
+    if "prompt" in names and "input" in plain:
+        return "; rename input to prompt?"
+    for name in names:
+        for part in _PARTS:
+            if f"{name}_{part}" in plain:
+                return f"; rename {plain[f'{name}_{part}']} to {name}?"
     likely = [
         (difflib.SequenceMatcher(None, name, near).ratio(), column, name)
         for near, column in plain.items()
-        if column not in _READ
+        if column not in _READ and not _ABOUT.search(near)
         for name in names
     ]
     likeness, column, name = max(likely, default=(0.0, "", ""))

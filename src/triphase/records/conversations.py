@@ -27,6 +27,7 @@ _ROLES: Mapping[str, Role] = {
     "bot": "assistant",
 }
 _TURN = re.compile(r"\n\n(Human|Assistant):")
+_LATER_TURN = re.compile(r"\n<extra_id_1>(User|Assistant)\n")
 _MARGIN = 64
 _CALLS = ("tool_calls", "function_call", "tool_call_id")
 _UNTRAINED = ("weight", "train", "trainable", "loss")
@@ -38,7 +39,7 @@ def messages_of(row: Row, column: str, value: Any) -> tuple[Message, ...]:
     value = turns_of(row, column, value)
     if isinstance(value, str):
         text = text_of(row, column, value)
-        return _transcript(text) if is_transcript(text) else (Message("user", text),)
+        return _transcript(text) if is_transcript(text) else _helpsteer(text)
     if not isinstance(value, list):
         row.refuse(f"{column} must be text or a list of messages, not {kind_of(value)}")
     if not value:
@@ -153,6 +154,16 @@ def _text_parts(row: Row, column: str, content: Any) -> Any:
             )
         texts.append(part["text"])
     return "".join(texts)
+
+
+def _helpsteer(text: str) -> tuple[Message, ...]:
+    """The turns of a prompt as HelpSteer2 writes them, the first without a mark; otherwise the text is one turn."""
+    parts = _LATER_TURN.split(text)
+    names = parts[1::2]
+    if not names or names != ["Assistant", "User"] * (len(names) // 2):
+        return (Message("user", text),)
+    roles: tuple[Role, Role] = ("user", "assistant")
+    return tuple(Message(roles[n % 2], part.strip()) for n, part in enumerate(parts[::2]))
 
 
 def _transcript(text: str) -> tuple[Message, ...]:

@@ -4,7 +4,6 @@ OpenAssistant's data sets exist in both formats. The messages of a tree are adja
 memory.
 """
 
-import math
 from collections.abc import Iterator
 from itertools import chain, groupby
 from typing import Any
@@ -13,7 +12,9 @@ from triphase.errors import DataError
 from triphase.records.lines import RefuseRow, Row, is_blank
 
 _COLUMNS = {"message_id", "parent_id", "message_tree_id", "text", "role"}
-_KEPT = ("text", "role", "review_result", "deleted")
+_KEPT = ("text", "role", "review_result", "deleted", "rank")
+_OF_THE_TREE = ("kind", "split", "tree_state")
+"""Columns of the first message that are those of the whole tree."""
 _ORPHANS = "messages that are not reached from the first of their tree"
 
 
@@ -62,7 +63,11 @@ def _tree(messages: list[Row]) -> Row:
     if len(roots) != 1:
         messages[0].refuse(f"the tree has {len(roots)} messages without a parent_id; it begins with one")
     root, prompt = roots[0]
-    made = Row({"message_tree_id": root.values["message_tree_id"], "prompt": prompt}, root.file, root.number, root.unit)
+    kept = {name: root.values[name] for name in _OF_THE_TREE if name in root.values}
+    values = {**kept, "message_tree_id": root.values["message_tree_id"], "prompt": prompt}
+    made = Row(values, root.file, root.number, root.unit)
+    for row in messages:
+        made.ignored.update(set(row.unread()) - _COLUMNS - {*_KEPT, *_OF_THE_TREE})
     if _size(prompt) < len(messages):  # messages in a cycle are not reached
         made.ignored.add(_ORPHANS)
     return made
@@ -81,12 +86,4 @@ def _node(row: Row) -> dict[str, Any]:
     found: dict[str, Any] = {key: row.values.get(key) for key in _KEPT}
     for key in ("review_result", "deleted"):  # tables write them as text
         found[key] = {"true": True, "false": False}.get(str(found[key]).lower(), found[key])
-    return {**found, "rank": _rank(row.values.get("rank")), "replies": []}
-
-
-def _rank(value: Any) -> int | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return int(number) if math.isfinite(number) else None
+    return {**found, "replies": []}

@@ -4,6 +4,8 @@
     Nectar             prompt, answers: objects with answer, model and rank
     lists of objects   likewise, in responses, completions, answers, generations or candidates; by rank or by a rating
         parallel lists     the texts in one of these columns, and ranks, ratings or scores
+    Chatbot Arena      conversation_a, conversation_b, winner; prompt, response_a, response_b, winner_model_a,
+                       winner_model_b, winner_tie (lists of turns as text)
     SHP                history, human_ref_A, human_ref_B, labels (1: A is preferred, 0: B)
     WebGPT             question, answer_0, answer_1, score_0, score_1
     HelpSteer2, 3      response_1, response_2, preference_strength; context, response1, response2, overall_preference
@@ -19,7 +21,7 @@ from typing import Any
 
 from triphase.records import cells
 from triphase.records.cells import absent, columns_in, parsed
-from triphase.records.lines import Row
+from triphase.records.lines import Row, is_blank
 
 ASKED = {"prompt", "messages", "conversations", "instruction", "question", "query", "input", "context", "system",
          "system_prompt", "history"}  # fmt: skip
@@ -33,7 +35,7 @@ _RATINGS_BESIDE = ("ratings", "rating", "scores", "score", "rewards", "reward", 
 RATED = (*_PLACES_BESIDE, *_RATINGS_BESIDE)
 """Columns that order the texts in a list next to them."""
 _KEPT = ("labeler", "submitted_at", "seconds", "note", "margin", "prompt_id", "kind", "gold")
-_SPLITS = {"validation": "heldout", "test": "heldout", "dev": "heldout"}
+_SPLITS = dict.fromkeys(("validation", "valid", "val", "dev", "eval", "test"), "heldout")
 Rows = Iterator[tuple[str, Row]]
 """Rows with the format of each."""
 
@@ -107,28 +109,36 @@ def _text_key(item: Mapping[str, Any]) -> str | None:
 def _objects(row: Row, column: str, items: Sequence[Mapping[str, Any]]) -> Rows:
     """Answers as objects, each with its text, its model, and its rank or rating."""
     texts, models = [], []
+    order = _order_of(items)
     for n, item in enumerate(items):
         key = _text_key(item)
         if key is None:
             row.refuse(f"{column}[{n}] has no text; expected one of {', '.join(_TEXTS)}, found {cells.named(item)}")
         texts.append(item[key])
         models.append(item.get("model"))
-    places = _places_of(row, column, items)
+        unread = {str(name) for name, value in item.items() if not is_blank(value)} - {key, "model", order}
+        row.ignored.update(f"{column}[].{name}" for name in unread)
+    places = _places_of(row, column, items, order)
     asked = prompt_in(row, row.values, (column,))
     yield "rankings", derived(row, {**asked, "responses": texts, "models": models, "places": places})
 
 
-def _places_of(row: Row, column: str, items: Sequence[Mapping[str, Any]]) -> list[int | None]:
-    for name in _BY_PLACE:
-        if any(not absent(item.get(name)) for item in items):
-            return [
-                None if absent(item.get(name))
-                else cells.whole(row, f"{column}[{n}].{name}", item[name], 1, cells.MOST_PLACE)
-                for n, item in enumerate(items)
-            ]  # fmt: skip
-    for name in _BY_RATING:
-        if any(_rated(item.get(name)) for item in items):
-            return places_by([_rating(row, f"{column}[{n}].{name}", item.get(name)) for n, item in enumerate(items)])
+def _order_of(items: Sequence[Mapping[str, Any]]) -> str | None:
+    """The key that orders the answers: a place, or the first rating that one of them has."""
+    return next((name for name in _BY_PLACE if any(not absent(item.get(name)) for item in items)), None) or next(
+        (name for name in _BY_RATING if any(_rated(item.get(name)) for item in items)), None
+    )
+
+
+def _places_of(row: Row, column: str, items: Sequence[Mapping[str, Any]], order: str | None) -> list[int | None]:
+    if order in _BY_PLACE:
+        return [
+            None if absent(item.get(order))
+            else cells.whole(row, f"{column}[{n}].{order}", item[order], 1, cells.MOST_PLACE)
+            for n, item in enumerate(items)
+        ]  # fmt: skip
+    if order is not None:
+        return places_by([_rating(row, f"{column}[{n}].{order}", item.get(order)) for n, item in enumerate(items)])
     found = cells.named(sorted({str(key) for item in items for key in item}))
     row.refuse(
         f"{column} has answers without an order: expected rank or place, or one of {', '.join(_BY_RATING)}; found "
@@ -171,6 +181,43 @@ def _pair(row: Row, columns: tuple[str, str], first: float, *, strength: int | N
     yield "votes", derived(row, values)
 
 
+def _arena(row: Row) -> Rows:
+    """Two conversations that differ in their last answer; the winner is a model."""
+    first, second = (cells.listed(row, f"conversation_{side}", row.values[f"conversation_{side}"]) for side in "ab")
+    if not first or not second or first[:-1] != second[:-1]:
+        row.refuse(
+            "conversation_a and conversation_b diverge before the last answer; only conversations of one turn, or with "
+            "the same turns before it, are compared: leave such records out (data.on_bad_record: drop)"
+        )
+    row.read.add("judge")
+    values = {
+        "prompt": first[:-1],
+        "response_a": first[-1],
+        "response_b": second[-1],
+        "labeler": row.values.get("judge"),
+    }
+    yield "votes", derived(row, {**values, **{name: row.values.get(name) for name in ("winner", "model_a", "model_b")}})
+
+
+_ARENA_WINNERS = {"winner_model_a": "a", "winner_model_b": "b", "winner_tie": "tie"}
+
+
+def _arena_table(row: Row) -> Rows:
+    """Turns as lists in text, and one column of 0 and 1 for each outcome."""
+    turns = {name: cells.listed(row, name, row.values[name]) for name in ("prompt", "response_a", "response_b")}
+    if any(len(texts) != 1 for texts in turns.values()):
+        row.refuse(
+            "has several turns, each with two answers; only the answers to one prompt are compared: leave such records "
+            "out (data.on_bad_record: drop)"
+        )
+    won = [said for name, said in _ARENA_WINNERS.items() if cells.truth(row, name, row.values[name])]
+    if len(won) != 1:
+        row.refuse(f"one of {', '.join(_ARENA_WINNERS)} must be 1, not {len(won)} of them")
+    row.read.update(_ARENA_WINNERS)
+    models = {name: row.values.get(name) for name in ("model_a", "model_b")}
+    yield "votes", derived(row, {**{name: texts[0] for name, texts in turns.items()}, **models, "winner": won[0]})
+
+
 def _shp(row: Row) -> Rows:
     first = cells.whole(row, "labels", row.values["labels"], 0, 1)
     asked = {name: value for name, value in row.values.items() if name not in ASKED}
@@ -199,6 +246,8 @@ def _safe(row: Row) -> Rows:
 
 
 _PAIRS: tuple[tuple[set[str], Callable[[Row], Iterable[tuple[str, Row]]]], ...] = (
+    ({"conversation_a", "conversation_b", "winner"}, _arena),
+    ({"prompt", "response_a", "response_b", *_ARENA_WINNERS}, _arena_table),
     ({"history", "human_ref_A", "human_ref_B", "labels"}, _shp),
     ({"answer_0", "answer_1", "score_0", "score_1"}, _webgpt),
     (

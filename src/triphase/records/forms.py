@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from triphase.records.cells import columns_in
+from triphase.records.cells import columns_in, parsed
 from triphase.records.conversations import is_transcript, turns_of
-from triphase.records.foreign import RATED
+from triphase.records.foreign import LISTS, RATED
 from triphase.records.lines import Row
 from triphase.records.marked_texts import is_plain_text, turns_in_text
-from triphase.records.prompts import CONVERSATIONS, QUESTIONS
+from triphase.records.prompts import CONVERSATIONS, QUESTIONS, is_conversation
 from triphase.records.rated_rows import is_rated
 from triphase.records.reading import Located
 from triphase.records.trees import is_tree
@@ -88,6 +88,23 @@ def _best_first(row: Row, have: set[str]) -> bool:
     return "responses" in have and not have & {"places", *RATED}
 
 
+def _asked_elsewhere(row: Row, have: set[str]) -> bool:
+    return (
+        {"chosen", "rejected"} <= have
+        and bool(have & {*CONVERSATIONS, *QUESTIONS})
+        and not is_conversation(turns_of(row, "chosen", row.values["chosen"]))
+    )
+
+
+def _in_two_lists(row: Row, have: set[str]) -> bool:
+    return bool(have & set(LISTS) and have & set(RATED)) and "places" not in have
+
+
+def _objects(row: Row, have: set[str]) -> bool:
+    return any(all(isinstance(item, Mapping) for item in value) for name in have & set(LISTS)
+               if isinstance(value := parsed(row.values[name]), list))  # fmt: skip
+
+
 _PAIRED = ("demonstrations", "prompts")
 _ASKED = [{"role": "user", "content": "Name a tree."}]
 _TOLD = [*_ASKED, {"role": "assistant", "content": "An elm."}]
@@ -107,6 +124,11 @@ FORMS: tuple[Form, ...] = (
          {"fields": {"prompt": "Name a tree.", "response-1": "An elm.", "response-2": "No."},
           "responses": {"ranking": [{"value": [{"value": "response-1", "rank": 1}, {"value": "response-2", "rank": 2}],
                                      "user_id": "u1"}]}}),
+    Form("Chatbot Arena", ("preferences",), _has("conversation_a", "conversation_b", "winner"),
+         {"conversation_a": _TOLD, "conversation_b": _OTHER, "model_a": "m", "model_b": "n", "winner": "model_a"}),
+    Form("Chatbot Arena as a table", ("preferences",), _has("prompt", "response_a", "response_b", "winner_model_a"),
+         {"prompt": '["Name a tree."]', "response_a": '["An elm."]', "response_b": '["No."]', "winner_model_a": 1,
+          "winner_model_b": 0, "winner_tie": 0}),
     Form("SHP", ("preferences",), _has("history", "human_ref_A", "human_ref_B", "labels"),
          {"history": "Name a tree.", "human_ref_A": "An elm.", "human_ref_B": "No.", "labels": 1}),
     Form("WebGPT", ("preferences",), _has("answer_0", "answer_1", "score_0", "score_1"),
@@ -129,6 +151,10 @@ FORMS: tuple[Form, ...] = (
          more=({"prompt": "Name a tree.", "response": "No.", "helpfulness": 0},)),
     Form("votes", ("preferences",), _has("response_a", "response_b", "winner"),
          {"prompt": "Name a tree.", "response_a": "An elm.", "response_b": "No.", "winner": "a"}),
+    Form("answers and their ranks or ratings, in two lists", ("preferences",), _in_two_lists,
+         {"prompt": "Name a tree.", "generations": ["No.", "An elm."], "rating": [2.0, 9.0]}),
+    Form("answers with a rank or a rating each", ("preferences",), _objects,
+         {"prompt": "Name a tree.", "candidates": [{"text": "An elm.", "score": 9.0}, {"text": "No.", "score": 2.0}]}),
     Form("rankings as lists, the best first", ("preferences",), _best_first,
          {"prompt": "Name a tree.", "responses": ["An elm.", "No."]}),
     Form("rankings", ("preferences",), _has("responses"),
@@ -142,6 +168,8 @@ FORMS: tuple[Form, ...] = (
     Form("LLaMA-Factory preferences", ("preferences",), _has("conversations", "chosen", "rejected"),
          {"conversations": [{"from": "human", "value": "Name a tree."}], "chosen": {"from": "gpt", "value": "An elm."},
           "rejected": {"from": "gpt", "value": "No."}}),
+    Form("preferences with a question or an instruction", ("preferences",), _asked_elsewhere,
+         {"system": "Be brief.", "question": "Name a tree.", "chosen": "An elm.", "rejected": "No."}),
     Form("TRL preferences, the prompt implicit", ("preferences",), _has("chosen", "rejected"),
          {"chosen": _TOLD, "rejected": _OTHER}),
     # Answers

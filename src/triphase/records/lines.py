@@ -194,7 +194,7 @@ def unread_columns(columns: Mapping[str, int]) -> str:
     """The columns that are not read, those that are nonempty in most records first."""
     ordered = sorted(columns.items(), key=lambda item: -item[1])
     most = ", ".join(
-        f"{name[:40] or 'one without a name'} ({count} record{'s' * (count > 1)})"
+        f"{name[:80] or 'one without a name'} ({count} record{'s' * (count > 1)})"
         for name, count in ordered[:_MOST_NAMED]
     )
     more = f" and {len(ordered) - _MOST_NAMED} more" if len(ordered) > _MOST_NAMED else ""

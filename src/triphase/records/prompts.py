@@ -88,7 +88,15 @@ def _asks(row: Row) -> bool:
 
 
 def _prompt(row: Row, column: str, _extra: Mapping[str, Any]) -> Messages:
-    return messages_of(row, column, row.get(column))
+    value = row.get(column)
+    if isinstance(value, str) and value[:2] in ('["', "['") and value.rstrip()[-1:] == "]":
+        found = parsed(value)
+        if isinstance(found, list) and all(isinstance(each, str) for each in found):
+            row.refuse(
+                f"{column} is a list of texts, written as text; write one text, or a list of messages with "
+                "role and content"
+            )
+    return messages_of(row, column, value)
 
 
 def _instruction(row: Row, column: str, extra: Mapping[str, Any]) -> Messages:

@@ -98,11 +98,15 @@ def _of_tree(row: Row) -> list[RankedRow]:
 
 def _checked(row: Row, texts: list[str], places: list[int | None]) -> RankedRow:
     ranked = [(text, place) for text, place in zip(texts, places, strict=True) if place is not None]
+    if len(ranked) < len(texts):
+        row.ignored.add("responses without a place or rating")
     if len(ranked) < 2:
         row.refuse(f"{len(ranked)} of {len(texts)} responses are ranked; at least two must be")
     answers = _answers([text for text, _ in ranked], [place for _, place in ranked])
     if len(answers.texts) < 2:
         row.refuse("all ranked responses are the same text")
+    if len(answers.texts) < len(ranked):
+        row.ignored.add("repeated responses (the best of their places counts)")
     return RankedRow(asked(row), answers, row)
 
 

@@ -23,6 +23,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -256,7 +257,8 @@ def _margin(row: Row) -> float | None:
     if value is None or value == "":
         return None
     try:
-        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+        is_number = isinstance(value, int | float | str | Decimal) and not isinstance(value, bool)
+        number = float(value) if is_number else math.nan
     except (ValueError, OverflowError):
         number = math.nan
     if not 0 <= number < _GREATEST_MARGIN:

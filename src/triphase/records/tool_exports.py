@@ -101,13 +101,15 @@ def _said(answer: Mapping[str, Any], value: Any) -> Said:
 def _argilla(row: Row, fields: Mapping[str, Any], questions: Mapping[str, list[Said]]) -> Iterator[Row]:
     known = {_plain(name): name for name in fields}
     ranked = False
-    for answers in questions.values():
+    for question, answers in questions.items():
         for user, state, value in answers:
             order = _order(value)
             if order is None or not all(_plain(name) in known for name, _ in order):
+                row.ignored.update((f"answers to {question}",) if value is not None else ())
                 continue
             ranked = True
             if state not in ("submitted", "completed"):
+                row.ignored.add(f"answers that are {state[:40]}")
                 continue
             names = [known[_plain(name)] for name, _ in order]
             row.read.update(names)
@@ -143,6 +145,7 @@ def _plain(name: str) -> str:
 def _label_studio(row: Row, data: Mapping[str, Any], annotations: Sequence[Any]) -> Iterator[Row]:
     for n, annotation in enumerate(_mappings(annotations)):
         if annotation.get("was_cancelled"):
+            row.ignored.add("annotations that were canceled")
             continue
         by = annotation.get("completed_by")
         values = {
@@ -151,7 +154,9 @@ def _label_studio(row: Row, data: Mapping[str, Any], annotations: Sequence[Any])
             "gold": annotation.get("ground_truth") or None,
         }  # fmt: skip
         results = [each for each in _mappings(annotation.get("result")) if isinstance(each.get("value"), Mapping)]
-        found = [one for each in results if (one := _result(row, data, each, values)) is not None]
+        read = [(each, _result(row, data, each, values)) for each in results]
+        found = [one for _, one in read if one is not None]
+        row.ignored.update(f"results of type {str(each.get('type'))[:40]}" for each, one in read if one is None)
         if not found:
             types = named(sorted({str(each.get("type")) for each in results}))
             row.refuse(f"annotations[{n}] has no ranking: expected a result of type ranker or pairwise, found {types}")

@@ -5,17 +5,19 @@ ranked replies at that turn are a ranking. Deleted messages, and those that revi
 descendants.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from triphase.records.conversations import checked_prompt
-from triphase.records.lines import Row
+from triphase.records.lines import Row, is_blank
 from triphase.records.texts import plain_text_of
 from triphase.records.types import Message
 
 Messages = tuple[Message, ...]
-_COLUMNS = ("prompt", "message_tree_id", "tree_state")
+_COLUMNS = ("prompt", "message_tree_id")
+_READ = {"text", "role", "rank", "replies", "deleted", "review_result", "message_id", "parent_id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,17 @@ def _usable(node: Mapping[str, Any], role: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _rank(reply: Mapping[str, Any]) -> int | None:
+    """A table writes ranks as text or, next to messages without one, as fractions: 1.0 is 1."""
     rank = reply.get("rank")
-    return rank if isinstance(rank, int) and not isinstance(rank, bool) else None
+    try:
+        number = math.nan if isinstance(rank, bool) or rank is None else float(rank)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(number) if math.isfinite(number) else None
 
 
 def _text(row: Row, node: Mapping[str, Any]) -> str:
+    row.ignored.update(
+        f"{key} of the tree's messages" for key, value in node.items() if key not in _READ and not is_blank(value)
+    )
     return plain_text_of(row, "a message text in the tree", node.get("text"))
