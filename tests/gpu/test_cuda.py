@@ -105,7 +105,7 @@ def resumed(
 
 
 def test_a_resumed_run_on_the_card_ends_the_same_to_the_bit(tmp_path: Path) -> None:
-    """No kernel that the updates use adds in an order that differs from run to run."""
+    """With rows this short no kernel adds in an order that differs from run to run (docs/performance.md)."""
     whole = state_of(fitted("cuda", tmp_path / "whole", 3))
     ended = resumed("cuda", "cuda", tmp_path / "cut", cut=2)
     assert all(torch.equal(value, ended[name]) for name, value in whole.items())

@@ -62,7 +62,9 @@ PHASES = {
 }
 
 
-@pytest.mark.parametrize(("name", "first"), [("sft", 0), ("reward", 0), ("ppo", 0), ("ppo", 6), ("ppo-running", 4)])
+@pytest.mark.parametrize(
+    ("name", "first"), [("sft", 0), ("reward", 0), ("ppo", 0), ("ppo", 2), ("ppo-running", 4), ("ppo-running", 6)]
+)
 def test_smaller_passes_give_the_same_results(
     name: str, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -20,53 +20,45 @@ Place = tuple[MutableMapping[str, Any], str]
 
 @dataclass(slots=True)
 class _Copy:
-    """A tensor's copy on the host, and what was on the device when it was equal to it."""
+    """A tensor's copy on the host, and what was on the device when it was equal to it; ``is_used``: instead of that."""
 
     host: Tensor
     device: torch.device
     on_device: Callable[[], Tensor | None]
     version: int
+    is_used: bool = False
 
 
 class Offloaded:
     """Tensors that are offloaded and loaded back together.
 
-    Attributes:
-        is_offloaded: whether they are on the host now.
+    If memory does not suffice for all of them, the rest follows at the next call.
     """
 
     def __init__(self, places: Sequence[Place]) -> None:
         self._places = places
         self._copies: list[_Copy | None] = [None] * len(places)
-        self.is_offloaded = False
 
     @torch.no_grad()
     def offload(self) -> None:
         """Replace the tensors by their copies on the host."""
-        if self.is_offloaded:
-            return
-        self.is_offloaded = True
         for number, (table, name) in enumerate(self._places):
             tensor, copy = table[name], self._copies[number]
-            if tensor is None:
+            if tensor is None or (copy is not None and copy.is_used):
                 continue
             if copy is None or copy.version != tensor._version or copy.on_device() is not tensor:
                 host = to_host(tensor.detach())
                 copy = self._copies[number] = _Copy(host, tensor.device, weakref.ref(tensor), tensor._version)
-            table[name] = _in_place_of(tensor, copy.host)
+            table[name], copy.is_used = _in_place_of(tensor, copy.host), True
 
     @torch.no_grad()
     def reload(self) -> None:
         """Replace the copies by tensors on their device."""
-        if not self.is_offloaded:
-            return
-        self.is_offloaded = False
         for copy, (table, name) in zip(self._copies, self._places, strict=True):
-            tensor = table[name]
-            if copy is None or tensor is None:
+            if copy is None or not copy.is_used:
                 continue
-            back = table[name] = _in_place_of(tensor, to_device(copy.host, copy.device))
-            copy.on_device, copy.version = weakref.ref(back), back._version
+            back = table[name] = _in_place_of(table[name], to_device(copy.host, copy.device))
+            copy.on_device, copy.version, copy.is_used = weakref.ref(back), back._version, False
 
 
 def _in_place_of(old: Tensor, new: Tensor) -> Tensor:

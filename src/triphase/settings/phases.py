@@ -61,7 +61,8 @@ class SupervisedSettings(TakenSettings):
     microbatch_tokens: Positive | Literal["auto"] | None = None
     """Maximum tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. `null`: 512 on a
     CPU, where more are no faster, and 4096 on a GPU. `auto`: as many as fit the plan (at most 512 on a CPU), which is
-    logged; as `null` with several processes. If memory does not suffice it is halved, with a warning."""
+    logged; as `null` with several processes. If memory does not suffice, a single process halves it, with a warning;
+    several end, and the same command with a smaller value continues."""
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, schedule="cosine", warmup_share=0.05)
     """AdamW and its schedule."""
 
@@ -125,7 +126,8 @@ class RewardSettings(TakenSettings):
     microbatch_tokens: Positive | Literal["auto"] | None = None
     """Maximum tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. `null`: 512 on a
     CPU, where more are no faster, and 4096 on a GPU. `auto`: as many as fit the plan (at most 512 on a CPU), which is
-    logged; as `null` with several processes. If memory does not suffice it is halved, with a warning."""
+    logged; as `null` with several processes. If memory does not suffice, a single process halves it, with a warning;
+    several end, and the same command with a smaller value continues."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Probability with which a label is assumed to be flipped."""
     flip_rate: Annotated[float, Field(ge=0, lt=0.5)] = 0.0

@@ -36,7 +36,8 @@ class PPOSettings(Settings):
     microbatch_tokens: Positive | Literal["auto"] | None = None
     """Maximum tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. `null`: 512 on a
     CPU, where more are no faster, and 4096 on a GPU. `auto`: as many as fit the plan (at most 512 on a CPU), which is
-    logged; as `null` with several processes. If memory does not suffice it is halved, with a warning."""
+    logged; as `null` with several processes. If memory does not suffice, a single process halves it, with a warning;
+    several end, and the same command with a smaller value continues."""
     epochs: Positive = 4
     """Passes over each rollout."""
     max_response_tokens: Positive = 32

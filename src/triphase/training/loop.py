@@ -14,6 +14,7 @@ from triphase.training.checkpoint_places import CHECKPOINTS
 from triphase.training.state import TrainingState
 from triphase.training.step import MAX_SKIPPED_IN_A_ROW
 from triphase.training.stopping import Stopped, StopRequest
+from triphase.training.unsaved_start import UnsavedStart
 
 _log = logging.getLogger(__name__)
 
@@ -124,26 +125,36 @@ def run_loop(phase: Phase, options: LoopOptions) -> None:
     # Rank 0 may have started servers or trackers before, which may take longer than parallel.timeout_seconds.
     strategy.from_lead(lambda: None)
     phase.open(options.directory)
+    start: UnsavedStart | None = None
     if not state.resume(options.directory / CHECKPOINTS):
         phase.start()
         if options.save_start:
             options.save(state)
+        elif strategy.world == 1:
+            start = UnsavedStart(state, options.directory)
     options.metrics.truncate_after(state.position)
     if strategy.world > 1:
         strategy.require_same("the trained weights at the start of a phase", state.updater.digest())
-    while not _has_ended(phase):
-        _step(phase, options)
-        asked = strategy.any(options.stop is not None and options.stop.asked)
-        if asked or _has_ended(phase) or state.position % options.every == 0 or state.position in state.scores:
-            options.save(state)
-        if asked:
-            raise Stopped
+    try:
+        while not _has_ended(phase):
+            _step(phase, options, start)
+            asked = strategy.any(options.stop is not None and options.stop.asked)
+            if asked or _has_ended(phase) or state.position % options.every == 0 or state.position in state.scores:
+                options.save(state)
+                if start is not None:
+                    start.close()
+                    start = None
+            if asked:
+                raise Stopped
+    finally:
+        if start is not None:
+            start.close()
     phase.finish()
 
 
-def _step(phase: Phase, options: LoopOptions) -> None:
+def _step(phase: Phase, options: LoopOptions, start: UnsavedStart | None) -> None:
     state = phase.state
-    metrics = _advanced(phase, options)
+    metrics = _advanced(phase, options, start)
     state.position += 1
     state.note_fingerprint()
     judged = phase.judge(state.position, metrics)
@@ -154,11 +165,11 @@ def _step(phase: Phase, options: LoopOptions) -> None:
         options.on_step(metrics)
 
 
-def _advanced(phase: Phase, options: LoopOptions) -> Mapping[str, float]:
+def _advanced(phase: Phase, options: LoopOptions, start: UnsavedStart | None) -> Mapping[str, float]:
     """One step, retried in smaller passes after an out-of-memory error.
 
-    If nothing was trained yet the step starts again, else the phase continues from its newest checkpoint, like a run
-    that was ended by the error and restarted with smaller passes.
+    If nothing was trained yet the step starts again, else the phase continues from its newest checkpoint (or from its
+    ``start``), like a run that was ended by the error and restarted with smaller passes.
     """
     while True:
         state = phase.state
@@ -178,7 +189,9 @@ def _advanced(phase: Phase, options: LoopOptions) -> Mapping[str, float]:
         updater.step_count, updater.skipped_in_a_row = counted
         state.values = values
         if failed is not None and not state.resume(options.directory / CHECKPOINTS):
-            raise failed
+            if start is None:
+                raise failed
+            start.restore(state)
         options.metrics.truncate_after(state.position)
         _log.warning(
             "not enough memory: passes of at most %d tokens from step %d on (changes rounding "

@@ -13,8 +13,15 @@ from typing import Any, Generic, Self, TypeVar
 from torch import Tensor
 
 from triphase.errors import RunError
-from triphase.training.checkpoint import UNTRAINED, best_of, load_checkpoint, newest_whole, save_checkpoint
-from triphase.training.checkpoint_places import kept_steps
+from triphase.training.checkpoint import (
+    UNTRAINED,
+    Checkpoint,
+    best_of,
+    load_checkpoint,
+    newest_whole,
+    save_checkpoint,
+)
+from triphase.training.checkpoint_places import kept_steps, place_of
 from triphase.training.step import Updater
 
 FINGERPRINTED = 3
@@ -78,6 +85,12 @@ class TrainingState(Generic[Values]):
 
         ``trained`` is what `Updater.tensors` returns, if all ranks have called it.
         """
+        now, best = self.as_checkpoint(trained), best_of(self.scores, {*kept_steps(parent), self.position})
+        spare = {*best[:keep_best], *self.values.named}
+        save_checkpoint(parent, now.step, now.tensors, now.values, keep=keep, spare=spare)
+
+    def as_checkpoint(self, trained: Mapping[str, Tensor] | None = None) -> Checkpoint:
+        """The contents of a checkpoint of now; its tensors are the trained ones themselves."""
         values = {
             "position": self.position,
             "step_count": self.updater.step_count,
@@ -87,14 +100,10 @@ class TrainingState(Generic[Values]):
             "fingerprints": self.fingerprints,
             "values": self.values.as_json(),
         }
-        there = {*kept_steps(parent), self.position}
-        best = best_of(self.scores, there)
         tensors = dict(self.updater.tensors() if trained is None else trained) | {
             f"{UNTRAINED}{name}": value for name, value in self.untrained.items()
         }
-        save_checkpoint(
-            parent, self.position, tensors, values, keep=keep, spare={*best[:keep_best], *self.values.named}
-        )
+        return Checkpoint(self.position, tensors, values)
 
     def resume(self, parent: Path) -> bool:
         """Resume from the newest intact checkpoint, if any: every rank from the one that rank 0 chooses.
@@ -105,8 +114,16 @@ class TrainingState(Generic[Values]):
         step = self.updater.strategy.from_lead(lambda: newest_whole(parent))
         if step is None:
             return False
-        checkpoint = load_checkpoint(parent, step)
-        self.values = self._read(checkpoint.values["values"], parent / f"{checkpoint.step:06d}")
+        self.continue_from(load_checkpoint(parent, step), place_of(parent, step))
+        return True
+
+    def continue_from(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Take over the contents of a checkpoint, which an error names by its ``path``.
+
+        Raises:
+            RunError: it contains values that this version does not know.
+        """
+        self.values = self._read(checkpoint.values["values"], path)
         self.load_tensors(checkpoint.tensors)
         self.updater.step_count = checkpoint.values["step_count"]
         self.updater.skipped_in_a_row = checkpoint.values["skipped_in_a_row"]
@@ -114,7 +131,6 @@ class TrainingState(Generic[Values]):
         self.position = checkpoint.values["position"]
         self.scores = {int(step): score for step, score in checkpoint.values.get("scores", {}).items()}
         self.fingerprints = checkpoint.values.get("fingerprints", {})
-        return True
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Load the tensors of a checkpoint: the trained ones, and those stored with them."""
