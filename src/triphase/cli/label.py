@@ -143,7 +143,7 @@ def export_file(
     path: Path,
     /,
     *,
-    format: Literal["comparisons", "rankings", "demonstrations", "store"] = "comparisons",
+    format: Literal["comparisons", "rankings", "demonstrations", "store"] | None = None,
     to: Literal["argilla", "openrlhf", "trl"] | None = None,
     campaign: str | None = None,
 ) -> None:
@@ -152,15 +152,17 @@ def export_file(
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
         path: the file to write, .jsonl, .csv or .parquet.
-        format: comparisons as TRL reads them; rankings, one line for each answer; demonstrations, the
+        format: comparisons as TRL reads them (the default); rankings, one line for each answer; demonstrations, the
             responses that labelers rewrote; store, everything (.jsonl).
         to: write exactly the columns of another tool.
         campaign: only the answers of this campaign; main is the main task.
     """
+    if to is not None and format is not None:
+        raise SettingsError(f"--format {format}: --to {to} has a form of its own; give one of the two")
     with opened(run_or_store, must_exist=True) as whole:
         store = whole if campaign is None else whole.only({_known(whole, campaign)})
         if to is None:
-            done = exporting.export_file(store, path, format)
+            done = exporting.export_file(store, path, format or "comparisons")
         else:
             left_out: Counter[str] = Counter()
             rows = list(rows_for(to, store, left_out))

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from triphase.errors import SettingsError
 from triphase.settings.fields import SettingField, settings_fields
+from triphase.settings.renamed import SECTIONS, old_names
 
 _MOST = 6
 
@@ -48,13 +49,14 @@ def _named(key: str) -> list[SettingField]:
     Raises:
         SettingsError: there are none.
     """
-    every = [field for field in settings_fields() if not _is_copy(field)]
     wanted = key.strip().strip(".").replace("-", "_").removeprefix("__")
+    copied = wanted.startswith(("data.prompts", "data.preferences"))
+    every = [field for field in settings_fields() if copied or not _is_copy(field)]
     if not wanted:
         return every
     names = {_name(field): field for field in every}
-    if wanted in names:
-        return [names[wanted]]
+    if not wanted.endswith("[]") and (one := _at(wanted)) is not None:
+        return [one]
     below = [field for name, field in names.items() if name.startswith((f"{wanted}.", f"{wanted}[]."))]
     last = [field for name, field in names.items() if name.rpartition(".")[2] == wanted]
     if below or last:
@@ -65,6 +67,17 @@ def _named(key: str) -> list[SettingField]:
         "`triphase settings` lists all"
     )  # fmt: skip
     raise SettingsError(f"{key}: unknown setting; {hint}")
+
+
+def _at(wanted: str) -> SettingField | None:
+    """The setting that is written so in a configuration: in an element of a list, in a variant, or by its old name."""
+    parts = [part for part in wanted.replace("[", ".").replace("]", "").split(".") if part and not part.isdecimal()]
+    parts[:1] = [SECTIONS.get(part, part) for part in parts[:1]]
+    if parts[:1] == ["variants"] and len(parts) > 2:
+        parts = ["ppo", *parts[2:]]
+    if parts[:1] == ["ppo"] and len(parts) > 1:
+        parts[1] = old_names({parts[1]: None}).get(parts[1], parts[1])
+    return {_name(field).replace("[]", ""): field for field in settings_fields()}.get(".".join(parts))
 
 
 def _is_copy(field: SettingField) -> bool:
@@ -84,9 +97,11 @@ def _first(field: SettingField) -> str:
 def _explained(field: SettingField) -> list[str]:
     name = _name(field)
     option = name.replace("[]", ".0").replace("_", "-")
+    inside = [f"  the settings of each: triphase settings '{name}[]'"] if "sections" in field.allowed else []
     return [
         name,
         f"  {' '.join(field.meaning.split())}",
+        *inside,
         f"  allowed: {field.allowed.replace('`', '')}",
         f"  default: {field.default or 'none; it must be given'}",
         f"  on the command line: --{option} VALUE",

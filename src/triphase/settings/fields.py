@@ -145,7 +145,10 @@ def _array_words(schema: Mapping[str, Any]) -> str:
     if "prefixItems" in schema:
         return "a list of " + " and ".join(_words(item) for item in schema["prefixItems"])
     items = schema.get("items", {})
-    return "a list of " + ("sections" if "$ref" in items else _words(items).removeprefix("a ").removesuffix("s") + "s")
+    if "$ref" in items:
+        return "a list of sections"
+    words = _words(items).removeprefix("a ")
+    return f"a list of {words if '|' in words else words.removesuffix('s') + 's'}"
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:

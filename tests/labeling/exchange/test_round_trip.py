@@ -12,7 +12,7 @@ import pytest
 
 from triphase.cli import label
 from triphase.cli.main import main
-from triphase.errors import StoreError
+from triphase.errors import SettingsError, StoreError
 from triphase.labeling.exchange.csv_cells import csv_text
 from triphase.labeling.exchange.export_columns import COLUMNS
 from triphase.labeling.exchange.exporting import export_file, export_rows
@@ -115,7 +115,11 @@ def test_comparisons_keep_how_responses_ended(tmp_path: Path, suffix: str) -> No
         fill(store)
         done = export_file(store, file, "comparisons")
         # Ann's 15 pairs: 9 with one of the two empty sides, one of equal texts; of bob's three one is a tie.
-        assert done.left_out == {"pairs with an empty response": 36, "pairs of equal texts": 4}
+        assert done.left_out == {
+            "pairs with an empty response": 36,
+            "pairs of equal texts": 4,
+            "pairs that are ties": 4,
+        }
         assert done.lines == 4 * (5 + 2 + 1)
         read = read_preferences(SourceSettings(path=str(file)), Path())
         kept = [one for one in store.comparisons("train") if one.chosen.strip() and one.rejected.strip()]
@@ -207,7 +211,7 @@ def test_gold_and_repeats_do_not_become_comparisons(tmp_path: Path) -> None:
 # In the columns of other tools
 
 
-def test_trl_and_openrlhf_get_their_columns_and_no_others(tmp_path: Path) -> None:
+def test_trl_and_openrlhf_get_their_columns_and_no_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open_store(tmp_path) as store:
         fill(store)
         plain = tmp_path / "plain.jsonl"
@@ -217,11 +221,16 @@ def test_trl_and_openrlhf_get_their_columns_and_no_others(tmp_path: Path) -> Non
         label.export_file(str(tmp_path), path, to=tool)
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         assert rows and all(row.keys() == wanted for row in rows)
+        assert {"left out: 4 pairs that are ties", "left out: 8 margins that not every pair has"} <= {
+            line.strip() for line in capsys.readouterr().out.splitlines()
+        }
         ours, theirs = (read_preferences(SourceSettings(path=str(each)), tmp_path) for each in (plain, path))
         assert Counter((one.prompt.messages, one.chosen, one.rejected) for one in theirs) <= Counter(
             (one.prompt.messages, one.chosen, one.rejected) for one in ours
         )
     assert rows[0]["chosen"][-1]["role"] == "assistant" and rows[0]["chosen"][0]["role"] == "user"
+    with pytest.raises(SettingsError, match="--format rankings: --to trl has a form of its own"):
+        label.export_file(str(tmp_path), path, to="trl", format="rankings")
 
 
 def test_argilla_records_come_back_as_the_rankings_they_were(tmp_path: Path) -> None:
@@ -231,8 +240,12 @@ def test_argilla_records_come_back_as_the_rankings_they_were(tmp_path: Path) -> 
         store.add_prompts([Prompt("p", (Message("user", "name stone"),))])
         store.add_responses(Response(f"r{n}", "p", text, "m") for n, text in enumerate(("mud", "clay", "flint")))
         ranking = Ranking("k", "p", "ann", {"r0": 2, "r1": 1, "r2": 2}, ("r2", "r0", "r1"), 0.0)
-        store.add_answers([StoredAnswer(ranking)])
+        again = Ranking("l", "p", "ann", {"r0": 1, "r1": 2}, ("r0", "r1"), 1.0)
+        store.add_answers([StoredAnswer(ranking), StoredAnswer(again, "repeat")])
     label.export_file(str(tmp_path), path, to="argilla")
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["p-ann", "p-ann-2"]
+    assert len(read_preferences(SourceSettings(path=str(path)), tmp_path)) == 4  # three pairs, and one
+    path.write_text(path.read_text().splitlines()[0] + "\n")
     with open_store(tmp_path / "two") as other:
         import_file(other, path)
         texts = {one.id: one.text for one in other.responses()}

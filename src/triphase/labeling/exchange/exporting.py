@@ -8,8 +8,8 @@ rankings     one line for each active ranking, also those of gold items and repe
 demonstrations  prompt, response: what labelers wrote where they rewrote a response, one line for each
 store        one line for each prompt, response and answer; importing it into an empty store gives the same store
 
-Exports can be imported again. Pairs that no reader of preferences accepts (an empty side, two equal texts) and rankings
-of a single response are left out, and counted.
+Exports can be imported again. Ties, of which neither side is chosen, pairs that no reader of preferences accepts (an
+empty side, two equal texts) and rankings of a single response are left out, and counted.
 """
 
 import json
@@ -112,6 +112,7 @@ def _comparisons(store: Store, left_out: Counter[str]) -> Iterator[dict[str, Any
         for answer in answers:
             for chosen, rejected, target in pairs_of_ranking(answer.ranking.places):
                 if target == 0.5:
+                    left_out["pairs that are ties"] += 1
                     continue
                 first, second = known[chosen], known[rejected]
                 reason = _unreadable(prompt, first.text, second.text)

@@ -18,10 +18,19 @@ TOOLS = ("argilla", "openrlhf", "trl")
 def rows_for(tool: str, store: Store, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
     """The rows of an export for a tool; ``left_out`` counts the others, by reason."""
     if tool == "argilla":
-        yield from (_argilla(row) for row in export_rows(store, "rankings", left_out))
+        seen = Counter[str]()
+        for row in export_rows(store, "rankings", left_out):
+            name = f"{row['prompt_id']}-{row['labeler']}"
+            seen[name] += 1  # a labeler may rank a prompt again, and one id is one record there
+            yield _argilla(row, name if seen[name] == 1 else f"{name}-{seen[name]}")
         return
-    found = [row for row in export_rows(store, "comparisons", left_out) if row["purpose"] != "gold"]
-    margins = bool(found) and all(row["margin"] is not None for row in found)
+    every = list(export_rows(store, "comparisons", left_out))
+    found = [row for row in every if row["purpose"] != "gold"]
+    left_out.update({"pairs of gold items": len(every) - len(found)} if len(found) < len(every) else {})
+    count = sum(row["margin"] is not None for row in found)
+    margins = bool(found) and count == len(found)
+    if count and not margins:
+        left_out["margins that not every pair has"] += count
     for row in found:
         yield _trl(row, margins=margins) if tool == "trl" else _openrlhf(row, margins=margins)
 
@@ -36,7 +45,7 @@ def _openrlhf(row: Mapping[str, Any], *, margins: bool) -> dict[str, Any]:
     return {**made, "margin": row["margin"]} if margins else made
 
 
-def _argilla(row: Mapping[str, Any]) -> dict[str, Any]:
+def _argilla(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     turns = row["prompt"]
     whole = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
     asked = turns[0]["content"] if len(turns) == 1 else whole
@@ -45,7 +54,7 @@ def _argilla(row: Mapping[str, Any]) -> dict[str, Any]:
         {"value": name, "rank": place} for name, place in zip(names, row["places"], strict=True) if place is not None
     ]
     return {
-        "id": f"{row['prompt_id']}-{row['labeler']}",
+        "id": name,
         "fields": {"prompt": asked, **dict(zip(names, row["responses"], strict=True))},
         "responses": {"ranking": [{"value": order, "user_id": row["labeler"], "status": "submitted"}]},
         "metadata": {"prompt_id": row["prompt_id"], "kind": row["kind"], "split": row["split"]},
