@@ -174,6 +174,15 @@ def test_a_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert "data.demonstrations[].columns" in said(["settings", "columns"], capsys)
     every: list[dict[str, Any]] = json.loads(said(["settings", "--json"], capsys))
     assert {"name", "meaning", "allowed", "default"} == every[0].keys() and len(every) > 100
+    for written, name in {
+        "data.prompts.0.path": "data.prompts[].path", "data.preferences[1].columns": "data.preferences[].columns",
+        "variants.no-kl.kl_coefficient": "ppo.kl_coefficient", "labelling.source": "labeling.source",
+        "arms": "variants", "ppo.score_limit": "ppo.score_clip",
+    }.items():  # fmt: skip
+        assert said(["settings", written], capsys).splitlines()[0] == name
+    assert "data.prompts[].split" in said(["settings", "data.prompts[]"], capsys)
+    assert "triphase settings 'data.prompts[]'" in said(["settings", "data.prompts"], capsys)
+    assert "a list of wandb | trackio | mlflow\n" in said(["settings", "trackers"], capsys)
     assert main(["settings", "kl_coeficient"]) == 2
     assert "unknown setting; did you mean ppo.kl_coefficient" in capsys.readouterr().err
 

@@ -91,6 +91,16 @@ def test_prompts_lose_their_beginning(exact: bool, tmp_path: Path) -> None:
     assert (survey.records, survey.too_long, survey.left_out, survey.shortened, survey.refused) == (3, 2, 0, 2, 0)
 
 
+def test_prompts_of_which_only_a_common_end_is_left_are_counted(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{word} {LONG}", "completion": "elm"} for word in ("ash", "fir", "ash", "pine")]
+    chosen = settings(tmp_path, "truncate-prompt", "demonstrations", rows)
+    data, said = read(chosen)
+    assert len({one.prompt.id for one in data.demonstrations()[0]}) == 1
+    assert any("2 of them are then the same prompt as another" in line for line in said)
+    survey = survey_data(chosen, examine=Examiner(Template(tokenizer()), chosen).problem).sources[0]
+    assert (survey.shortened, survey.alike) == (4, 2)
+
+
 def test_an_answer_is_never_cut(tmp_path: Path) -> None:
     chosen = settings(tmp_path, "truncate-prompt", "demonstrations", [{"prompt": "ash", "completion": LONG}])
     data, _ = read(chosen)

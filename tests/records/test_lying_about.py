@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from triphase.errors import DataError
 from triphase.records.reading import read_demonstrations, read_preferences, stream_preferences
-from triphase.records.source_rows import read_rows
+from triphase.records.source_rows import other_files_notes, read_rows
 from triphase.settings.data import SourceSettings
 
 ROWS = [{"prompt": f"Name tree {n}.", "completion": f"Elm {n}."} for n in range(3)]
@@ -60,6 +60,8 @@ def test_a_directory_is_read_at_any_depth_and_no_loop_is_followed(here: Path) ->
         (("data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"), "snapshot/data/train*"),
         (("data/validation/a.parquet", "data/train/a.parquet"), "snapshot/data/train"),
         (("dev.parquet", "test.parquet"), "snapshot/dev*"),
+        (("sft_test.parquet", "sft_train.parquet"), "snapshot/*train*"),
+        (("split=test/a.parquet", "split=train/a.parquet"), "snapshot/split=train"),
     ],
 )
 def test_files_of_several_splits_are_not_read_as_one(names: tuple[str, str], example: str, here: Path) -> None:
@@ -68,7 +70,24 @@ def test_files_of_several_splits_are_not_read_as_one(names: tuple[str, str], exa
         table(here / "snapshot" / name)
     with pytest.raises(DataError, match=r"snapshot: holds files of several splits .*, for example ") as refused:
         read("snapshot")
+    with pytest.raises(DataError, match="holds files of several splits"):
+        read("snapshot/**/*.parquet")
     assert str(refused.value).endswith(f"for example {example}") and read(example) == ROWS
+
+
+def test_a_folder_with_the_name_of_a_split_is_none(here: Path) -> None:
+    for name in ("train.parquet", "more.parquet"):
+        table(here / "my-test" / name)
+    assert read("my-test") == ROWS * 2
+
+
+def test_files_that_a_directory_has_besides_are_named(here: Path) -> None:
+    (here / "data").mkdir()
+    for name in ("a.jsonl", "b.ndjson", "c.jsonl.bz2", "README.md", ".hidden.txt"):
+        (here / "data" / name).write_text(LINES)
+    assert other_files_notes(SourceSettings(path="data")) == ["files that are not read: b.ndjson, c.jsonl.bz2"]
+    assert other_files_notes(SourceSettings(path="data/*.jsonl*")) == ["files that are not read: c.jsonl.bz2"]
+    assert not other_files_notes(SourceSettings(path="data/a.jsonl")) + other_files_notes(SourceSettings(path="o/r"))
 
 
 def test_files_of_one_split_are_read(here: Path) -> None:

@@ -28,6 +28,8 @@ from triphase.errors import DataError
 from triphase.records.files import atomic_file
 from triphase.records.forms import read_as
 from triphase.records.lines import partial_columns, unread_columns
+from triphase.records.paths import display_name
+from triphase.records.source_rows import other_files_notes
 from triphase.records.visible import visible, visible_json
 from triphase.settings.schema import RunSettings
 
@@ -102,10 +104,16 @@ def _require_usable(survey: DataSurvey, say: Callable[[str], None], *, aside: bo
     raise DataError(f"{errors[0]}{more}")
 
 
+def _other_files(settings: RunSettings) -> Iterator[str]:
+    for role in ("demonstrations", "prompts", "preferences"):
+        for source in getattr(settings.data, role):
+            yield from (f"{display_name(source.path, Path(source.path))}: {line}" for line in other_files_notes(source))
+
+
 def _read_how(source: SourceSurvey) -> Iterator[str]:
     if source.forms:
         yield read_as(source.forms)
-    yield from length_notes({"left out": source.left_out, "shortened": source.shortened})
+    yield from length_notes({"left out": source.left_out, "shortened": source.shortened, "alike": source.alike})
 
 
 def _near_duplicates(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
@@ -125,6 +133,7 @@ def _notes(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
         yield f"{survey.leaked} training records have a prompt that is held out elsewhere (see their `split`)"
     if survey.contradicted:
         yield f"{survey.contradicted} comparisons are contradicted by their opposite (A over B, and B over A)"
+    yield from _other_files(settings)
     for source in survey.sources:
         if gives_columns(settings, source.role):
             line = partial_columns(source.columns, source.records)

@@ -24,6 +24,7 @@ from triphase.demo.embedded import PREFIX, require_embedded
 from triphase.errors import SettingsError
 from triphase.records.files import write_atomically
 from triphase.records.lines import unread_columns
+from triphase.records.source_rows import other_files_notes
 from triphase.records.visible import visible
 from triphase.settings.base import RUN_NAME
 from triphase.settings.data import OURS
@@ -117,6 +118,7 @@ def _seen(look: FirstLook) -> Iterator[str]:
     yield f"{look.source.path}: {look.role}, {look.form} ({records} looked at)"
     if look.refused:
         yield f"  {len(look.refused)} cannot be used (data.on_bad_record: drop leaves such out): {look.refused[0]}"
+    yield from (f"  {line}" for line in other_files_notes(look.source))
     if look.unread:
         yield f"  {unread_columns(look.unread)}; rename them with --columns"
 

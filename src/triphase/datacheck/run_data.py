@@ -22,6 +22,7 @@ from triphase.records.lines import partial_columns, unread_columns
 from triphase.records.paths import display_name
 from triphase.records.prompt_columns import joined_columns, with_columns
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
+from triphase.records.source_rows import other_files_notes
 from triphase.records.types import Comparison, Demonstration, Prompt, Split
 from triphase.settings.data import SourceSettings
 from triphase.settings.schema import RunSettings
@@ -73,6 +74,11 @@ def length_notes(lengths: Mapping[str, int]) -> Iterator[str]:
         yield (
             f"{lengths['shortened']} prompts lose their beginning, to fit model.max_length (data.too_long: "
             "truncate-prompt)"
+        )
+    if lengths.get("alike"):
+        yield (
+            f"{lengths['alike']} of them are then the same prompt as another, on one side of the split: only what all "
+            "of them end with is left; raise model.max_length, or leave them out (data.too_long: drop)"
         )
 
 
@@ -202,7 +208,9 @@ class RunData:
         path = display_name(source.path, Path(source.path))
         if errors:
             self._settle(path, errors, left=len(found))
-        for line in (*length_notes(lengths), *form_notes(forms, source), *self._near_duplicate_notes(role, source)):
+        lengths["alike"] = self._taken_alike()
+        for line in (*length_notes(lengths), *other_files_notes(source), *form_notes(forms, source),
+                     *self._near_duplicate_notes(role, source)):  # fmt: skip
             self._note(f"{path}: {line}")
         if not found:
             raise DataError(f"{path}: every record {_why_none(lengths)}")
@@ -247,6 +255,10 @@ class RunData:
         if self._examiner is None:
             self._examiner = self._make_examiner()
         return self._examiner.fitted(role, item)
+
+    def _taken_alike(self) -> int:
+        """The shortened prompts of the source just read that became another one."""
+        return 0 if self._examiner is None else self._examiner.taken_alike()
 
     def _registered(self, role: str, item: Located[Any]) -> Located[Any]:
         """The record with its prompt as registered in the run."""

@@ -37,13 +37,13 @@ Examine = Callable[[str, Located[Any]], DataError | str | None]
 class SourceSurvey:
     """Statistics of one source.
 
-    ``refused`` counts the unusable records, ``errors`` are the first of them; ``failure`` says why the file could not
-    be read to its end. ``too_long`` counts the records over the model's limit, None if there was no model to encode
-    them; ``left_out`` and ``shortened`` count what was done with them (`data.too_long`; else they are refused);
-    ``forms`` are the forms that records were recognized as. ``in_context`` counts the demonstrations with responses
-    before the last, which are not learned. ``columns`` counts the records with a nonempty column that
-    is not read; ``controls`` those with a column in which ``control`` finds the name of a control token; ``written`` is
-    the first.
+    ``refused`` counts the unusable records, ``errors`` are the first of them; ``failure`` says why the file could
+    not be read to its end. ``too_long`` counts the records over the model's limit, None if there was no model to
+    encode them; ``left_out`` and ``shortened`` count what was done with them (`data.too_long`; else they are
+    refused), ``alike`` those of them that then have the same prompt as another one; ``forms`` are the forms that
+    records were recognized as. ``in_context`` counts the demonstrations with responses before the last, which are
+    not learned. ``columns`` counts the records with a nonempty column that is not read; ``controls`` those with a
+    column in which ``control`` finds the name of a control token; ``written`` is the first.
     """
 
     role: str
@@ -58,6 +58,7 @@ class SourceSurvey:
     too_long: int | None = None
     left_out: int = 0
     shortened: int = 0
+    alike: int = 0
     failure: str = ""
     kinds: Counter[str] = field(default_factory=Counter)
     forms: Counter[str] = field(default_factory=Counter)
@@ -137,7 +138,8 @@ def survey_source(
                 survey.left_out += 1
                 _measure(survey, item.record)
             else:
-                survey.shortened += problem == "shortened"
+                survey.shortened += problem in ("shortened", "shortened alike")
+                survey.alike += problem == "shortened alike"
                 _count(survey, seen, item)
     except DataError as error:  # the file itself: absent, damaged, or without a record
         survey.failure = str(error)

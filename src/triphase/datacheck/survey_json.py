@@ -31,6 +31,7 @@ def _source(source: SourceSurvey) -> dict[str, Any]:
         "too_long": source.too_long,
         "left_out": source.left_out,
         "shortened": source.shortened,
+        "shortened_to_the_same_prompt": source.alike,
         "refused": source.refused,
         "kinds": {kind: count for kind, count in source.kinds.items() if kind},
         "unread_columns": dict(source.columns),

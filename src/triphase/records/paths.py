@@ -18,7 +18,9 @@ from triphase.errors import DataError, RunError
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 PACKED = (".gz", ".zst")
 _PATTERN = re.compile(r"[*?\[]")
-_SPLIT = re.compile(r"(train|test|valid|validation|val|dev|eval)(?=$|[-_.])", re.I)
+_SPLIT = re.compile(r"(?:^|(?<=[-_.=]))(train|test|valid|validation|val|dev|eval)(?=$|[-_.])", re.I)
+_ABOUT = (".md", ".rst", ".py", ".yaml", ".yml", ".png", ".svg", ".pdf", "")
+"""Suffixes of files next to data that are about them."""
 _SHOWN = 100
 _KINDS = (
     (stat.S_ISDIR, "is a directory, not a file"),
@@ -60,24 +62,37 @@ def data_files(text: str, base: Path) -> list[Path]:
     Raises:
         DataError: there are none, or one is not a regular file.
     """
+    found = _listed(text, base)
+    if found is None:
+        return [data_file(text, base)]
+    _require_one_split(found, text)
+    paths = sorted(Path(name) for name in found if format_of(Path(name)) in SUFFIXES and Path(name).is_file())
+    if not paths:
+        what = "matches no data file" if _PATTERN.search(text) else "is a directory without data files"
+        raise DataError(f"{shown(text)}: {what}; their names end in {', '.join(SUFFIXES)} (.gz or .zst may follow)")
+    return [data_file(str(path), base) for path in paths]
+
+
+def other_files(text: str, base: Path) -> list[str]:
+    """The names of files in a directory, or of a pattern, that are not read because of their suffix; sorted."""
+    found = map(Path, _listed(text, base) or ())
+    return sorted(
+        path.name
+        for path in found
+        if format_of(path) not in SUFFIXES and path.suffix.lower() not in _ABOUT and path.is_file()
+    )
+
+
+def _listed(text: str, base: Path) -> list[str] | None:
+    """The files, of any kind, of a directory or a pattern; None if ``text`` is neither."""
     try:
         place = base / Path(text).expanduser()
         there, is_directory = os.path.lexists(place), place.is_dir()
     except (OSError, RuntimeError, ValueError):
-        return [data_file(text, base)]  # whose error gives the reason
+        return None  # the file's own error gives the reason
     if is_directory:
-        found = [str(path) for path in _files_below(place) if not _is_hidden(path.relative_to(place))]
-        _require_one_split(found, text)
-        what = "is a directory without data files"
-    elif not there and _PATTERN.search(text):
-        found = glob.glob(str(place), recursive=True)
-        what = "matches no data file"
-    else:
-        return [data_file(text, base)]
-    paths = sorted(Path(name) for name in found if format_of(Path(name)) in SUFFIXES and Path(name).is_file())
-    if not paths:
-        raise DataError(f"{shown(text)}: {what}; their names end in {', '.join(SUFFIXES)} (.gz or .zst may follow)")
-    return [data_file(str(path), base) for path in paths]
+        return [str(path) for path in _files_below(place) if not _is_hidden(path.relative_to(place))]
+    return glob.glob(str(place), recursive=True) if not there and _PATTERN.search(text) else None
 
 
 def _files_below(place: Path) -> Iterator[Path]:
@@ -90,17 +105,20 @@ def _files_below(place: Path) -> Iterator[Path]:
 
 
 def _require_one_split(names: Sequence[str], text: str) -> None:
-    """Refuse a directory with the files of several splits, as the hub names them: reading all would train on each.
+    """Refuse a directory or pattern with files of several splits, as the hub names them: all would be trained on.
 
     Raises:
         DataError: it has some.
     """
     found = dict[str, str]()
-    for name in sorted(names):
-        path = Path(name)
-        for part, there in ((path.name, path.parent / "{}*"), (path.parent.name, path.parent)):
-            if format_of(path) in SUFFIXES and (split := _SPLIT.match(part)):
-                found.setdefault(split[1], str(there).format(split[1]))
+    paths = [path for name in sorted(names) if format_of(path := Path(name)) in SUFFIXES]
+    folders = {path.parent for path in paths}
+    for path in paths:
+        for part in (path.name, path.parent.name) if len(folders) > 1 else (path.name,):
+            if split := _SPLIT.search(part):
+                start = "*" if split.start() else ""
+                there = path.parent / f"{start}{split[1]}*" if part == path.name else path.parent
+                found.setdefault(split[1], str(there))
                 break
     if len(found) > 1:
         example = found.get("train", next(iter(found.values())))

@@ -28,10 +28,13 @@ from triphase.records.paths import (
     format_of,
     is_file_name,
     is_saved_table,
+    other_files,
     shown,
 )
 from triphase.records.rated_rows import ranked_together
 from triphase.settings.data import SourceSettings
+
+_SHOWN = 5
 
 
 def read_rows(
@@ -67,6 +70,15 @@ def files_of(source: SourceSettings, base: Path = Path()) -> list[Path]:
         return data_files(source.path, base)
     except (DataError, OSError, ValueError):
         return []
+
+
+def other_files_notes(source: SourceSettings) -> list[str]:
+    """A line on the files next to those of a source that are not read; none if there are none."""
+    if not is_file_name(source.path, Path()) or is_saved_table(Path(source.path)):
+        return []
+    names = other_files(source.path, Path())
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return [f"files that are not read: {', '.join(names[:_SHOWN])}{more}"] if names else []
 
 
 def _rows(source: SourceSettings, base: Path, refused: RefuseRow, part: Part) -> Iterator[Row]:
