@@ -8,6 +8,7 @@ import datasets
 import pytest
 
 from triphase.cli.main import main
+from triphase.datacheck.agenda import todo
 from triphase.settings.loading import load_settings
 
 WORDS = "sun road stone rain light song".split()
@@ -31,6 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["d.jsonl"], {"demonstrations"}, "none"),
         (["p.jsonl"], {"preferences"}, "none"),
         (["d.jsonl", "p.jsonl"], {"demonstrations", "preferences"}, "none"),
+        (["d.jsonl", "prompts:d.jsonl", "--people"], {"demonstrations", "prompts"}, "people"),
         (["d.jsonl", "q.jsonl"], {"demonstrations", "prompts"}, "people"),
         (["d.jsonl", "q.jsonl", "p.jsonl"], {"demonstrations", "prompts", "preferences"}, "none"),
     ],
@@ -44,6 +46,9 @@ def test_what_is_written_is_accepted(
     assert {role for role in ("demonstrations", "prompts", "preferences") if getattr(chosen.data, role)} == roles
     assert chosen.labeling.source == source and chosen.name == "my" and chosen.model.max_length == 64
     assert text.count("    # ") > 8
+    steps = todo(chosen)  # a section is there for what the run does, and PPO can follow a reward model
+    assert ("\nsampling:" in text, "\nreward:" in text) == ("sampling" in steps, "reward" in steps)
+    assert ("\nppo:" in text) == ("ppo" in steps or roles == {"preferences"})
     assert main(["check", "sub/my.yaml"]) == 0
     assert "are valid" in capsys.readouterr().out
 
@@ -105,6 +110,25 @@ def test_columns_of_other_names(folder: Path, capsys: pytest.CaptureFixture[str]
     assert main(["check", "my-run.yaml"]) == 0
 
 
+def test_rated_answers_are_preferences_unless_each_prompt_has_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"{a} {b},{c},{stars}\n" for a in WORDS for b in WORDS for c, stars in (("sun", 5), ("mud", 1))]
+    (folder / "r.csv").write_text("prompt,response,rating\n" + "".join(rows))
+    assert main(["init", "r.csv", *TINY, "--yes"]) == 0
+    assert "r.csv: preferences, read as an answer and its rating per row (HelpSteer)" in capsys.readouterr().out
+    assert main(["check", "my-run.yaml"]) == 0
+    (folder / "r.csv").write_text("prompt,response,rating\n" + "".join(rows[::2]))
+    told = said(["init", "r.csv", *TINY, "--yes", "--force"], capsys)
+    assert "r.csv: demonstrations" in told and "not read: rating (36 records)" in told
+    (folder / "r.csv").write_text("prompt,response,rating\n" + "".join([*rows[::2], *rows[1::2]]))
+    assert main(["init", "r.csv", *TINY, "--yes", "--force"]) == 2
+    assert "consecutive rows (sort the file by prompt), or set data.on_bad_record: drop" in capsys.readouterr().err
+    (folder / "s.csv").write_text("ask,reply,stars\n" + "".join(rows))
+    assert main(["init", "s.csv", *TINY, "--yes", "--force"]) == 2
+    assert "map them: --columns prompt=ask,completion=reply" in capsys.readouterr().err
+
+
 def test_columns_go_to_the_files_that_have_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = "".join(f"{a} {b},sun song,mud rust\n" for a in WORDS for b in WORDS)
     (folder / "odd.csv").write_text("question,better,worse\n" + rows)
@@ -138,6 +162,8 @@ def test_columns_go_to_the_files_that_have_them(folder: Path, capsys: pytest.Cap
             ["d.jsonl", "--columns", "nosuch=prompt"],
             "--columns nosuch=prompt: the names on the left must be among prompt",
         ),
+        (["d.jsonl", "q.jsonl", "--no-people"], "without people and preferences nothing rewards the responses"),
+        (["d.jsonl", "--people"], "no file is one of prompts; add one: prompts:d.jsonl"),
         (["preferences:d.jsonl"], "d.jsonl:1: missing column: chosen"),
     ],
 )

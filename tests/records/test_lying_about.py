@@ -175,6 +175,27 @@ def test_rated_answers_on_consecutive_rows_are_compared(here: Path) -> None:
     assert len(found) == 1 and "a.jsonl:3: is the only rated answer to its prompt" in str(refused[0])
 
 
+@pytest.mark.parametrize(("answer", "rating"), [("completion", "rating"), ("answer", "score"), ("output", "rating")])
+def test_a_rating_has_several_names(answer: str, rating: str, here: Path) -> None:
+    rows = [{"prompt": "x", answer: text, rating: value, "rank": 3} for text, value in (("a", "1"), ("b", 4.5))]
+    assert compared(here, *rows) == [("b", "a")]
+    (one,) = stream_preferences(SourceSettings(path="a.jsonl"), Path())
+    assert one.unread == ("rank",)
+    other = {"prompt": "x", answer: "c", ("score", "rating")[rating == "score"]: 3}
+    with pytest.raises(DataError, match=f"a.jsonl:3: {rating} is empty or missing, but rates the answers on the row"):
+        compared(here, *rows, other)
+    with pytest.raises(DataError, match=r"a.jsonl:3: no prompt, answer or rating"):
+        compared(here, *rows, {"prompt": "x", answer: "c"})
+
+
+def test_columns_are_renamed_before_rated_answers_are_joined(here: Path) -> None:
+    rows = [{"ask": "x", "reply": text, "stars": stars} for text, stars in (("a", 1), ("b", 4), ("c", 2))]
+    (here / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "ask": "y"}]))
+    columns = {"prompt": "ask", "response": "reply", "rating": "stars"}
+    found = read_preferences(SourceSettings(path="a.jsonl", columns=columns, max_records=1), Path())
+    assert [(one.chosen, one.rejected) for one in found] == [("b", "c"), ("b", "a"), ("c", "a")]
+
+
 def test_flat_records_of_argilla_have_no_unread_columns(here: Path) -> None:
     row = {
         "prompt": "x", "response-1": "a", "response-2": "b", "ranking.responses": [["response-2", "response-1"]],

@@ -41,6 +41,13 @@ def test_a_curve_without_a_peak_has_none() -> None:
     assert coefficients("ppo", np.array([0.0, 1.0]), np.array([0.0, 1.0])) is None
 
 
+def test_two_distances_determine_no_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overoptimization, "RESAMPLES", 2)
+    d = np.array([0.0, 0.3, 0.5, 0.5, 0.7])
+    assert fit("ppo", lambda _: (d[:4], d[:4])) is None
+    assert fit("ppo", lambda _: (d, d)) is not None
+
+
 def rollouts(
     rng: np.random.Generator, *, alpha: float, beta: float, prompts: int = 40, of_seed: float = 0.0
 ) -> Rollouts:

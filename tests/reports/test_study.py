@@ -120,6 +120,8 @@ def test_best_of_n_without_gold_is_judged_by_the_score(
     assert headline(alone)[-1].endswith(" in the score that selects it.")
     assert plain_study(alone)["best_of_n"]["gold_gain"] == []
     page = write_study(tmp_path, alone).read_text()
+    assert page.count(">seed 0</td>") == 1 + len(best.sizes[1:])
+    assert ">seeds 0, 1</td>" in write_study(tmp_path, found).read_text()
     assert "<td>best of 4</td>" in page and "best of 1 … 4" in page
 
 

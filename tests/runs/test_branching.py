@@ -231,6 +231,18 @@ def test_ppo_follows_a_reward_model_that_is_a_part_of_its_score(tmp_path: Path) 
     assert impact(old, new, {})["ppo"] == "follows reward"
 
 
+def test_every_setting_that_a_phase_repeats_for_is_named(tmp_path: Path) -> None:
+    old = settings(tmp_path)
+    changes = {"iterations": 3, "kl_coefficient": 0.2}
+    new = settings(tmp_path, ppo=old.model_dump(mode="json")["ppo"] | changes)
+    assert impact(old, new, {})["ppo"] == "ppo.iterations was 2 and is 3, ppo.kl_coefficient was 0.05 and is 0.2"
+    more = {"batch_size": 4, "minibatch_size": 4, "epochs": 2, "clip_range": 0.1, "discount": 0.9, "whiten": "never"}
+    chosen = {key: value for key, value in more.items() if key in type(old.ppo).model_fields}
+    assert len(chosen) > 4
+    many = impact(old, settings(tmp_path, ppo=old.model_dump(mode="json")["ppo"] | changes | chosen), {})["ppo"]
+    assert many.count(" was ") == 6 and many.endswith(f", and {len(chosen) - 4} more")
+
+
 def test_nothing_is_to_do_where_nothing_has_changed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = branch(run, "--checkpoints.keep", "7", capsys=capsys)
     assert "evaluation" not in said and said["report"] == "to-do nothing else: no phase depends on what has changed"

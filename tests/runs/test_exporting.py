@@ -7,6 +7,7 @@ import torch
 from tests.runs.small_run import do, settings, write_data
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from triphase.cli.main import main
 from triphase.errors import RunError
 from triphase.runs import pipeline
 from triphase.runs.exporting import copy_adapter, merge_policy
@@ -40,6 +41,28 @@ def test_plain_transformers_gives_the_logits_of_the_policy(method: str, tmp_path
     assert torch.allclose(merged, policy, rtol=0, atol=1e-5)
     assert not torch.allclose(merged, bare, atol=1e-4)
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").pad_token_id == shared.template.pad_id
+
+
+def test_a_run_on_demonstrations_alone_has_no_reward_model_and_no_ppo_policy_to_wait_for(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_data(tmp_path)
+    data = {"demonstrations": [{"path": str(tmp_path / "demonstrations.jsonl")}]}
+    do(settings(tmp_path, method="lora", data=data, labeling={"source": "none"}), pipeline.run_sft)
+    run = tmp_path / "runs" / "small"
+    with pytest.raises(RunError, match="small: has no reward model, and trains none: the data is demonstrations alone"):
+        merge_policy(run, tmp_path / "scorer", what="reward")
+    with pytest.raises(RunError, match="small: has no reward model, and trains none: the data is demonstrations alone"):
+        copy_adapter(run, tmp_path / "scorer", what="reward")
+    merge_policy(run, tmp_path / "policy")
+    assert "has no PPO policy yet" not in caplog.text
+    monkeypatch.setattr("triphase.cli.deferred.conversation_with", lambda *_: None)
+    monkeypatch.setattr("triphase.cli.chat.talk", lambda *_: None)
+    assert main(["chat", str(run)]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_run_that_has_trained_no_policy_does_not_export_the_unchanged_model(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tests.runs.small_run import ppo_alone, settings, write_data
 
+from triphase.cli import study
 from triphase.cli.main import main
 from triphase.errors import SettingsError
 from triphase.reports.contents import read_run
@@ -100,6 +101,14 @@ def test_a_study_goes_on_where_it_ended(
     assert json.loads((directory / "study.json").read_text()) == before  # the same bytes again
     page = (directory / "study.html").read_text()
     assert "<script" not in page and page.count("<svg") == 2
+
+
+def test_the_phases_before_ppo_name_no_next_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_data(tmp_path)
+    chosen = settings(tmp_path)
+    monkeypatch.setattr("triphase.cli.deferred.perform", lambda _, steps, begun, **__: begun(tmp_path / "small"))
+    monkeypatch.setattr("triphase.cli.steps.print_result", lambda _: pytest.fail("the study goes on"))
+    study._begin(chosen, tmp_path / "small")
 
 
 def test_variants_and_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from triphase.cli import deferred
 from triphase.cli.arguments import Checkpoint
+from triphase.datacheck.agenda import left_out
 from triphase.errors import DataError, SettingsError
 from triphase.records.visible import visible
 from triphase.runs.best_checkpoint import step_of
@@ -60,10 +61,15 @@ def chat(
         for place, name, at in sides
     ]
     run = Path(model)
-    if policy is None and checkpoint is None and os.path.isfile(run / RUN_CONFIG) and not has_left(run, PPO):
+    is_newest = policy is None and checkpoint is None
+    if is_newest and os.path.isfile(run / RUN_CONFIG) and not has_left(run, PPO) and PPO not in _left_out(run):
         said = f"note: PPO of {model} is not finished; chatting with the policy that it starts from"
         print(visible(said), file=sys.stderr)
     talk(opened, [_title(*side) for side in sides])
+
+
+def _left_out(run: Path) -> Mapping[str, str]:
+    return left_out(load_settings(run))
 
 
 def talk(
@@ -135,4 +141,5 @@ def _read() -> str | None:
     try:
         return input("› ")
     except EOFError:
+        print()  # what follows starts on a line of its own
         return None

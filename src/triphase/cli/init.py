@@ -80,10 +80,22 @@ def init(
         response_tokens=response,
         people=ask.truth("Should people rank responses", needs_people(looks)) if people is None else people,
     )
+    _require_reward({look.role for look in looks}, answers, visible(looks[0].source.path))
     text = written(looks, answers, to)
     settings_from(parse_source(text, str(to)), None, to.absolute().parent)  # as `check` and `run` will read it
     write_atomically(to, text)
     console.print(escape(visible(f"wrote {to}\nnext    triphase check {shlex.quote(str(to))}")))
+
+
+def _require_reward(roles: set[str], answers: RunChoices, file: str) -> None:
+    """Refuse people without prompts whose responses they could rank, and prompts without any reward for PPO."""
+    if answers.people and roles == {"demonstrations"}:
+        raise SettingsError(f"people rank responses to prompts, and no file is one of prompts; add one: prompts:{file}")
+    if not answers.people and "prompts" in roles and "preferences" not in roles:
+        raise SettingsError(
+            "without people and preferences nothing rewards the responses to the prompts: add a file of preferences, "
+            "use --people, or write the configuration with a scorer yourself (docs/rewards.md)"
+        )
 
 
 class _Asking:

@@ -18,12 +18,14 @@ def do_steps(
     examined: tuple[str, ...] = (),
     variant: str | None = None,
     checkpoint: Checkpoint = None,
+    is_part: bool = False,
 ) -> None:
     """Prepare the run, do its steps, and show the results. A stop is passed on as an interruption.
 
     With several processes (`torchrun -m triphase …`) each takes part, and the first one prints.
 
-    ``examined`` are the steps of the pipeline whose data is checked first; the step "all" does that itself.
+    ``examined`` are the steps of the pipeline whose data is checked first; the step "all" does that itself. The results
+    of steps that are part of a longer command (``is_part``) are left to it.
     """
     begun: list[Path] = []
     try:
@@ -44,5 +46,5 @@ def do_steps(
         if begun or place_in(os.environ).rank == 0:
             print_place(begun[0] if begun else None)
         raise
-    if begun:
+    if begun and not is_part:
         print_result(begun[0])

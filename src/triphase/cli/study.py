@@ -84,7 +84,7 @@ def _begin(settings: RunSettings, run: Path) -> None:
     """Run the phases before PPO, which the variants share, unless they are finished."""
     steps = [step for step in todo(settings) if step in _BEFORE_PPO]
     if any(phase in steps and not has_left(run, phase) for phase in (SFT, REWARD)) or not run.is_dir():
-        do_steps(settings, *(_BEFORE_PPO[step] for step in steps), examined=tuple(todo(settings)))
+        do_steps(settings, *(_BEFORE_PPO[step] for step in steps), examined=tuple(todo(settings)), is_part=True)
 
 
 def _report(

@@ -151,7 +151,7 @@ def _reward(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
     else:
         yield (
             "labeling.source is none and data.preferences is empty: the reward model has nothing to learn from; name "
-            "preferences, or let labeling.source be people"
+            "preferences, let labeling.source be people, or give ppo.scorer a function or server (docs/rewards.md)"
         )
 
 

@@ -117,21 +117,23 @@ def _phases(roles: set[str], answers: RunChoices) -> Iterator[str]:
         yield "  method: lora    # full trains every weight"
         yield "  epochs: 2"
         yield ""
-    if roles != {"demonstrations"}:
+    if roles == {"demonstrations"}:
+        return
+    if answers.people:
         yield "sampling:"
-        yield f"  responses_per_prompt: {4 if answers.people else 2}    # for people to rank"
+        yield "  responses_per_prompt: 4    # for people to rank"
         yield f"  max_response_tokens: {answers.response_tokens}"
         yield ""
-        yield "labeling:"
-        yield f"  source: {'people' if answers.people else 'none'}    # " + (
-            "they rank on a page: triphase label serve (docs/labeling.md); then the same run command continues"
-            if answers.people
-            else "train on the preferences alone; people: rank more on a page"
-        )
-        yield ""
-        yield "reward:"
-        yield "  epochs: 1    # more than one pass overfits quickly"
-        yield ""
+    yield "labeling:"
+    yield f"  source: {'people' if answers.people else 'none'}    # " + (
+        "they rank on a page: triphase label serve (docs/labeling.md); then the same run command continues"
+        if answers.people
+        else "train on the preferences alone; people: rank more on a page"
+    )
+    yield ""
+    yield "reward:"
+    yield "  epochs: 1    # more than one pass overfits quickly"
+    yield ""
     yield "ppo:"
     yield "  iterations: 20"
     yield "  batch_size: 32    # responses in a rollout"
@@ -147,8 +149,11 @@ def _what(roles: set[str], *, people: bool) -> str:
     if people:
         steps.append("people rank sampled responses")
     steps.append("a reward model")
-    if roles != {"preferences"}:
-        steps.append("PPO")
+    if roles == {"preferences"} and not people:
+        return (
+            "A reward model. `triphase ppo` continues from it, on the prompts of the preferences; or name data.prompts."
+        )
+    steps.append("PPO")
     return ", ".join(steps)[:1].upper() + ", ".join(steps)[1:] + "."
 
 

@@ -12,6 +12,7 @@ from triphase.records.cells import columns_in
 from triphase.records.forms import form_named, form_of, read_as
 from triphase.records.lines import Row
 from triphase.records.paths import is_file_name, is_saved_table, shown
+from triphase.records.rated_rows import is_rated
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
 from triphase.records.source_rows import read_rows
 from triphase.records.types import Demonstration, Prompt
@@ -77,6 +78,8 @@ def first_look(
     roles = (role,) if role is not None else tuple(each for each in ROLES if form_named(first, each) is not None)
     if not roles:
         raise DataError(_unknown(first))
+    if len(roles) > 1 and is_rated(first) and _asks_once(source):
+        roles = roles[1:]  # one rated answer to each prompt: nothing is compared
     chosen, refused = roles[0], list[DataError]()
     try:
         items = list(_STREAMS[chosen](source, Path(), refused=refused.append))
@@ -88,6 +91,12 @@ def first_look(
     forms = Counter(form_of(chosen, item) for item in items)
     unread = Counter(column for item in items for column in item.unread)
     return FirstLook(kept, chosen, read_as(forms), _most(lengths), _most(answers), len(items), unread, refused)
+
+
+def _asks_once(source: SourceSettings) -> bool:
+    """Whether no two of the first rows have the same prompt."""
+    asked = [str(row.values.get("prompt")) for row in read_rows(source, Path())]
+    return len(set(asked)) == len(asked)
 
 
 def _with_its_columns(source: SourceSettings) -> SourceSettings:
@@ -123,7 +132,11 @@ def _unknown(row: Row) -> str:
     have = [name for name in row.values if name in filled]
     near = {name: found[0] for name in have if (found := difflib.get_close_matches(name.lower(), OURS, 1, 0.75))}
     pairs = [f"{ours}={theirs}" for theirs, ours in near.items() if ours != theirs]
-    example = ",".join(pairs) or f"prompt={have[0] if have else 'COLUMN'},completion={have[-1] if have else 'COLUMN'}"
+    longest = sorted(have, key=lambda name: -len(str(row.values[name])))[:2]
+    texts = [name for name in have if name in longest]
+    example = (
+        ",".join(pairs) or f"prompt={texts[0] if texts else 'COLUMN'},completion={texts[-1] if texts else 'COLUMN'}"
+    )
     return (
         f"{row.file}: the columns {', '.join(have)[:200] or 'none'} match no known format "
         f"(docs/data.md); map them: --columns {example}{_header(row)}"

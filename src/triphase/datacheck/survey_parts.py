@@ -38,7 +38,7 @@ def survey_in_parts(
     global _task
     processes = min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
     alone = source.max_records is not None or bool(source.columns) or not source.path.endswith(".jsonl")
-    if processes < 2 or alone or not _is_large(Path(source.path)) or _spans_lines(source):
+    if processes < 2 or alone or not _is_large(Path(source.path)) or _spans_lines(source, blank):
         return None
     _task = (blank, source, heldout_share, examine)
     whole, seen, errors, failed = blank(), Seen(), list[DataError](), False
@@ -66,13 +66,13 @@ def _is_large(path: Path) -> bool:
     return os.path.isfile(path) and path.stat().st_size >= LARGE
 
 
-def _spans_lines(source: SourceSettings) -> bool:
+def _spans_lines(source: SourceSettings, blank: Blank) -> bool:
     """Whether records may span several lines, of which a part would not have all."""
     try:
         first = next(read_rows(source, Path()), None)
     except DataError:
         return False
-    return first is not None and (is_tree(first) or is_rated(first))
+    return first is not None and (is_tree(first) or (is_rated(first) and blank().role == "preferences"))
 
 
 def _survey_part(part: Part) -> _Found:

@@ -14,7 +14,7 @@ from triphase.records.foreign import LISTS, RATED
 from triphase.records.lines import Row
 from triphase.records.marked_texts import is_plain_text, turns_in_text
 from triphase.records.prompts import CONVERSATIONS, QUESTIONS, is_conversation
-from triphase.records.rated_rows import is_rated
+from triphase.records.rated_rows import JOINED, is_rated
 from triphase.records.reading import Located
 from triphase.records.trees import is_tree
 from triphase.settings.data import SourceSettings
@@ -81,7 +81,7 @@ def _argilla(row: Row, have: set[str]) -> bool:
 
 
 def _rated_answers(row: Row, have: set[str]) -> bool:
-    return is_rated(row) or {"responses", "helpfulness"} <= have
+    return is_rated(row) or {"responses", JOINED} <= have
 
 
 def _best_first(row: Row, have: set[str]) -> bool:
@@ -146,9 +146,9 @@ FORMS: tuple[Form, ...] = (
     Form("Nectar (ranked answers)", ("preferences",), _holds_turns("answers", "answer"),
          {"prompt": "Name a tree.", "answers": [{"answer": "An elm.", "model": "a", "rank": 1},
                                                 {"answer": "No.", "model": "b", "rank": 2}]}),
-    Form("HelpSteer, an answer and its rating per row", ("preferences",), _rated_answers,
-         {"prompt": "Name a tree.", "response": "An elm.", "helpfulness": 4},
-         more=({"prompt": "Name a tree.", "response": "No.", "helpfulness": 0},)),
+    Form("an answer and its rating per row (HelpSteer)", ("preferences",), _rated_answers,
+         {"prompt": "Name a tree.", "response": "An elm.", "rating": 4},
+         more=({"prompt": "Name a tree.", "response": "No.", "rating": 0},)),
     Form("votes", ("preferences",), _has("response_a", "response_b", "winner"),
          {"prompt": "Name a tree.", "response_a": "An elm.", "response_b": "No.", "winner": "a"}),
     Form("answers and their ranks or ratings, in two lists", ("preferences",), _in_two_lists,

@@ -10,7 +10,7 @@ import heapq
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from triphase.errors import DataError
@@ -31,7 +31,7 @@ from triphase.records.paths import (
     other_files,
     shown,
 )
-from triphase.records.rated_rows import ranked_together
+from triphase.records.rated_rows import is_rated, ranked_together
 from triphase.settings.data import SourceSettings
 
 _SHOWN = 5
@@ -52,11 +52,17 @@ def read_rows(
     parts. ``are_compared`` joins rows that each have one rated answer to the same prompt.
     """
     rows = joined(_rows(source, base, refused, part), refused)
+    columns, name = source.columns, shown(source.path)
+    if are_compared and columns:  # rated answers are recognized, and joined, by our names
+        first = list(islice(rows, 1))
+        rows = chain(first, rows)
+        if first and is_rated(next(_renamed(iter(first), columns, name))):
+            rows, columns = _renamed(rows, columns, name), {}
     if are_compared:
         rows = ranked_together(rows, refused)
     if source.max_records is not None:
         rows = _drawn(rows, source.max_records) if source.shuffle else islice(rows, source.max_records)
-    return _renamed(rows, source.columns, shown(source.path)) if source.columns else rows
+    return _renamed(rows, columns, name) if columns else rows
 
 
 def files_of(source: SourceSettings, base: Path = Path()) -> list[Path]:

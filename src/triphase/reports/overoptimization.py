@@ -22,6 +22,8 @@ Form = Literal["best-of-n", "ppo"]
 Numbers = NDArray[np.floating[Any]]
 RESAMPLES = 400
 _LARGEST = 50.0
+_FEWEST = 3
+"""Distances from the reference that determine a form: one more than its coefficients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +91,11 @@ def fit(
     form: Form, points: Callable[[np.random.Generator | None], tuple[Numbers, Numbers]], *, seed: int = 0
 ) -> Fit | None:
     """A form, fitted to the √KL and gains that ``points`` returns: for the data itself, or for a bootstrap sample drawn
-    with the given generator. None if the data does not determine it.
+    with the given generator. None if the data does not determine it: two distances lie on a curve of every shape.
     """
     root_kl, gain = points(None)
     found = coefficients(form, root_kl, gain)
-    if found is None:
+    if found is None or len(np.unique(root_kl[root_kl > 0])) < _FEWEST:
         return None
     rng, drawn = np.random.default_rng(seed), list[tuple[float, float]]()
     for _ in range(RESAMPLES):

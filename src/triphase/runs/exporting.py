@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
+from triphase.datacheck.agenda import left_out
 from triphase.errors import RunError
 from triphase.models.roles import REWARD
 from triphase.records.files import atomic_directory
@@ -20,6 +21,7 @@ from triphase.training.reward_finals import load_reward_model, what_plain_librar
 from triphase.training.whole_reward import save_whole_reward_model
 
 What = Literal["policy", "sft", "reward"]
+_NAMES = {"sft": "SFT policy", "reward": "reward model"}
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +60,9 @@ def copy_adapter(run: Path, to: Path, *, what: What = "policy", variant: str | N
     newest = ppo_phase(variant) if variant is not None or is_whole(opened.artifact(PPO)) else SFT
     final = opened.artifact({"policy": newest, "sft": SFT, "reward": "reward"}[what])
     if not is_whole(final):
-        raise RunError(f"{run}: has no {what} yet; {_remedy(opened, run)}")
+        if what == "policy":
+            raise RunError(f"{run}: has no policy yet; {_remedy(opened, run)}")
+        raise RunError(f"{run}: has no {_NAMES[what]}{_when(opened, run, what)}")
     if holds_whole_model(final):
         raise RunError(f"{final}: contains full weights and no adapter; leave --adapter out")
     with atomic_directory(to) as folder:
@@ -74,21 +78,28 @@ def _require_trained(run: Path, what: What, variant: str | None) -> None:
         raise RunError(
             f"{run}: has not trained a policy, only the unchanged {opened.settings.model.name}; {_remedy(opened, run)}"
         )
-    if what == "policy" and not trained:
+    if what == "policy" and not trained and PPO not in left_out(opened.settings):
         _log.warning("%s: has no PPO policy yet; this is its SFT policy", run)
 
 
 def _remedy(opened: Run, run: Path) -> str:
     """What to do about a missing policy: it may be trained yet, and a run on preferences alone trains none."""
     else_reward = ", or export its reward model with --what reward" if is_whole(opened.artifact("reward")) else ""
-    return f"run `triphase run {run}`{else_reward}"
+    command = "ppo" if PPO in left_out(opened.settings) else "run"
+    return f"run `triphase {command} {run}`{else_reward}"
+
+
+def _when(opened: Run, run: Path, step: str) -> str:
+    """What to do about something that is not trained yet; or why the run trains none."""
+    why = left_out(opened.settings).get(step)
+    return f" yet; run `triphase run {run}`" if why is None else f", and trains none: {why}"
 
 
 def _merge_reward(run: Path, to: Path) -> None:
     opened = open_run(run, wide=True)
     final = opened.artifact("reward")
     if not is_whole(final):
-        raise RunError(f"{run}: has no reward model yet; run `triphase run {run}`")
+        raise RunError(f"{run}: has no reward model{_when(opened, run, 'reward')}")
     if (missed := what_plain_libraries_miss(final)) is not None:
         raise RunError(f"{final}: {missed}; --adapter copies it as it is")
     shared = opened.model()

@@ -1,6 +1,6 @@
 """What a change of settings makes stale: the phases that read them, and those that start from their artifacts."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +14,37 @@ from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import RunSettings
 
 _FIRST = (SFT, SAMPLING, LABELING, REWARD)
+_SHOWN = 6
 _ROUNDING = "sampling.batch_size"
 
 
 def impact(old: RunSettings, new: RunSettings, changed_data: Mapping[str, Collection[str]]) -> dict[str, str]:
-    """The phases of a run with the settings ``new`` that cannot reuse those of one with ``old``, each with the reason.
+    """The phases of a run with the settings ``new`` that cannot reuse those of one with ``old``, each with the reasons.
 
     ``changed_data``: file → the phases that read it, of files that have changed since the old run read them.
     """
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     kept, wanted = old.model_dump(mode="json"), new.model_dump(mode="json")
     phases = phases_of(new)
     for name, readers in changed_data.items():
         for phase in readers:
-            found.setdefault(phase, f"{name} has changed")
+            found.setdefault(phase, []).append(f"{name} has changed")
     for key, before, now in _changes(kept, wanted):
         for phase in phases:
             if _is_of_ppo(key) and phase not in _FIRST and phase != EVALUATION:
                 continue  # compared as a whole, below
             if _reads(phase, key, kept, wanted, old, new):
-                found.setdefault(phase, _changed(key, before, now))
+                found.setdefault(phase, []).append(_changed(key, before, now))
     for variant in (None, *new.variants):
         phase = ppo_phase(variant)
         if variant is not None and variant not in old.variants:
-            found.setdefault(phase, "is new")
+            found.setdefault(phase, []).append("is new")
             continue
         sides = [settings.ppo_of(variant).model_dump(mode="json") for settings in (old, new)]
         for key, before, now in _changes({"ppo": sides[0]}, {"ppo": sides[1]}):
-            found.setdefault(
-                phase, _changed(key if variant is None else key.replace("ppo", f"variants.{variant}", 1), before, now)
-            )
-    return followed(new, found)
+            named = key if variant is None else key.replace("ppo", f"variants.{variant}", 1)
+            found.setdefault(phase, []).append(_changed(named, before, now))
+    return followed(new, {phase: _in_short(reasons) for phase, reasons in found.items()})
 
 
 def followed(settings: RunSettings, stale: Mapping[str, str]) -> dict[str, str]:
@@ -140,6 +140,11 @@ def _starts_from(phase: str, settings: RunSettings) -> tuple[str, ...]:
 def _uses_reward_model(ppo: PPOSettings) -> bool:
     starts = ppo.has_critic and ppo.critic == "adapter" and ppo.critic_start == REWARD
     return needs_reward_model(ppo.scorer) or starts
+
+
+def _in_short(reasons: Sequence[str]) -> str:
+    more = len(reasons) - _SHOWN
+    return ", ".join(reasons[:_SHOWN]) + (f", and {more} more" if more > 0 else "")
 
 
 def _changed(key: str, before: Any, now: Any) -> str:

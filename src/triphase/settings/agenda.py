@@ -31,7 +31,7 @@ def reasons_to_leave_out(settings: RunSettings, *, by_reward_model: bool) -> dic
     elif not reward_model_is_wanted(settings, by_reward_model=by_reward_model):
         found["labelling"] = found["reward"] = "PPO is scored by another scorer (ppo.scorer), and nobody ranks"
     if _has_preferences_alone(settings):
-        why = "the data is preferences alone; name data.prompts, or give `triphase ppo` to take their prompts"
+        why = "the data is preferences alone; name data.prompts, or run `triphase ppo`, which takes theirs"
         found |= {"ppo": why, "evaluation": "no policy is trained"}
     return found
 

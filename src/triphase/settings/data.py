@@ -9,7 +9,7 @@ from triphase.settings.base import Positive, PositiveFloat, Settings
 OURS = ("prompt", "messages", "conversations", "instruction", "input", "question", "context", "system", "history",
         "completion", "response", "output", "answer", "chosen", "rejected", "chosen_finished", "rejected_finished",
         "margin", "labeler", "id", "prompt_id", "kind", "split", "responses", "places", "response_a", "response_b",
-        "winner")  # fmt: skip
+        "winner", "rating")  # fmt: skip
 """The columns that a file's own may be renamed to."""
 
 
