@@ -16,17 +16,16 @@ from triphase.training.sealed import find_damage
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_plain_transformers_gives_the_logits_of_the_policy(method: str, tmp_path: Path) -> None:
+def test_plain_transformers_gives_the_logits_of_the_policy(
+    method: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_data(tmp_path)
-    do(
-        settings(tmp_path, method=method),
-        pipeline.run_sft,
-        pipeline.run_sampling,
-        pipeline.run_labeling,
-        pipeline.run_reward,
-        pipeline.run_ppo,
-    )
-    run = tmp_path / "runs" / "small"
+    chosen, run = settings(tmp_path, method=method), tmp_path / "runs" / "small"
+    do(chosen, pipeline.run_sft)
+    (copy_adapter if method == "lora" else merge_policy)(run, tmp_path / "first")
+    assert "has no PPO policy yet; this is its SFT policy" in caplog.text
+    assert "imitate the demonstrations" in (tmp_path / "first" / "README.md").read_text()
+    do(chosen, pipeline.run_sampling, pipeline.run_labeling, pipeline.run_reward, pipeline.run_ppo)
     merge_policy(run, tmp_path / "merged")
     assert find_damage(tmp_path / "merged") is None
     shared, adapter, _ = open_policy(run)

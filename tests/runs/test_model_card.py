@@ -20,9 +20,27 @@ def test_figures_of_the_run_itself_are_not_among_what_was_measured(tmp_path: Pat
     _, measured = card.split("## Measured on held-out prompts")
     rows = [line for line in measured.split("## Limits")[0].splitlines() if line.startswith("| `")]
     assert rows == ["| `ppo.gold_mean` | 1.25 |"]
+    assert "ppo.gold_mean" not in with_run("# An SFT policy\n", tmp_path, settings(tmp_path), "sft")
     (tmp_path / "summary.json").write_text((tmp_path / "summary.json").read_text().replace("1.25", "9.25"))
     with pytest.raises(RunError, match=r"summary\.json was changed after it was written"):
         with_run("# A policy\n", tmp_path, settings(tmp_path), "policy")
+
+
+def test_a_card_says_what_a_policy_was_tuned_to(tmp_path: Path) -> None:
+    made = settings(tmp_path)
+    ranked = with_run("", tmp_path, made, "policy")
+    assert "- scores: the reward model" in ranked and "what people (or simulated labelers) preferred" in ranked
+    shown = with_run("", tmp_path, made, "sft")
+    assert "imitate the demonstrations" in shown and "- prompts" not in shown and "rankings" not in shown
+    hub = SourceSettings(path="who/what", config="easy", max_records=2000)
+    alone = {"data": {"prompts": (hub.model_dump(),)}, "labeling": {"source": "none"}}
+    scored = type(made).model_validate(
+        {**made.model_dump(), **alone, "sft": {}, "variants": {}, "ppo": {"scorer": {"kind": "sentiment"}}}
+    )
+    card = with_run("", tmp_path, scored, "policy")
+    assert "- prompts: `who/what`, `easy`, `train`, at most 2,000 records" in card
+    assert "- scores: a scorer of kind `sentiment`" in card and "the scores of its scorer" in card
+    assert "rankings" not in card and "reward.epochs" not in card
 
 
 HOSTILE = (

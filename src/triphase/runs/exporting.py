@@ -40,7 +40,7 @@ def merge_policy(
         _merge_reward(run, to)
         return
     if checkpoint is None:
-        _require_trained(run, what, variant)
+        what = _require_trained(run, what, variant)
     shared, adapter, _ = open_policy(run, checkpoint, SFT if what == "sft" else variant, wide=True)
     if adapter is not None:
         shared.adapters.merge(adapter)
@@ -67,11 +67,18 @@ def copy_adapter(run: Path, to: Path, *, what: What = "policy", variant: str | N
         raise RunError(f"{final}: contains full weights and no adapter; leave --adapter out")
     with atomic_directory(to) as folder:
         shutil.copytree(final, folder, dirs_exist_ok=True)
+    if what == "policy" and newest == SFT:
+        _log.warning("%s: has no PPO policy yet; this is its SFT policy", run)
+        what = "sft"
     _describe(to, run, opened.settings, what, variant=variant)
 
 
-def _require_trained(run: Path, what: What, variant: str | None) -> None:
-    """Refuse a policy that is the unchanged model, because the run starts from it and has not trained it (yet)."""
+def _require_trained(run: Path, what: What, variant: str | None) -> What:
+    """What the newest policy is: ``what``, or the SFT policy if there is none of PPO.
+
+    Raises:
+        RunError: it is the unchanged model, because the run starts from it and has not trained it (yet).
+    """
     opened = open_run(run)
     trained = what == "policy" and is_whole(opened.artifact(ppo_phase(variant)))
     if opened.settings.sft_method == "none" and not trained:
@@ -80,6 +87,8 @@ def _require_trained(run: Path, what: What, variant: str | None) -> None:
         )
     if what == "policy" and not trained and PPO not in left_out(opened.settings):
         _log.warning("%s: has no PPO policy yet; this is its SFT policy", run)
+        return "sft"
+    return what
 
 
 def _remedy(opened: Run, run: Path) -> str:

@@ -15,11 +15,13 @@ from triphase.records.visible import as_code
 from triphase.reports.summary_file import FILE_NAME as SUMMARY
 from triphase.reports.summary_file import read_summary
 from triphase.runs.base_license import License, license_of
+from triphase.settings.data import SourceSettings
 from triphase.settings.schema import RunSettings
 
-_MOST_FIGURES = 24
-_OF_THE_RUN = ("seconds", "peak_gb", "seed")
-"""Values of a summary that are not measurements."""
+_MEASURED = {
+    "policy": ("labelers", "reward_model", "sft", "ppo"), "sft": ("sft",), "reward": ("labelers", "reward_model")
+}  # fmt: skip
+"""The sections of a summary with measurements of each kind of model, and of what it was trained with."""
 
 
 def with_run(card: str, run: Path, settings: RunSettings, what: str, *, is_measured: bool = True) -> str:
@@ -51,13 +53,13 @@ def _lines(
     yield ""
     yield "## Data"
     yield ""
-    yield from _data(settings)
+    yield from _data(settings, what)
     yield ""
     yield "## Settings"
     yield ""
     yield "| setting | value |\n|---|---|"
     yield from (f"| `{name}` | {value} |" for name, value in _chosen(settings, what))
-    figures = list(_figures(run)) if is_measured else []
+    figures = list(_figures(run, what)) if is_measured else []
     if figures:
         yield ""
         yield "## Measured on held-out prompts"
@@ -67,16 +69,34 @@ def _lines(
     yield ""
     yield "## Limits"
     yield ""
-    yield from _limits(what)
+    yield from _limits(settings, what)
 
 
-def _data(settings: RunSettings) -> Iterator[str]:
-    for role in ("demonstrations", "prompts", "preferences"):
+_RANKED = {"people": "people ranked sampled responses", "simulated": "simulated labelers ranked sampled responses"}
+
+
+def _data(settings: RunSettings, what: str) -> Iterator[str]:
+    for role in ("demonstrations",) if what == "sft" else ("demonstrations", "prompts", "preferences"):
         for source in getattr(settings.data, role):
-            name = Path(source.path).name if files_of(source) else source.path  # its path is private
-            yield f"- {role}: {as_code(name)}"
-    ranked = {"people": "people ranked sampled responses", "simulated": "simulated labelers ranked sampled responses"}
-    yield f"- rankings: {ranked.get(settings.labeling.source, 'none; only the given preferences')}"
+            yield f"- {role}: {_source(source)}"
+    if what == "sft":
+        return
+    if settings.labeling.source in _RANKED or settings.data.preferences:
+        yield f"- rankings: {_RANKED.get(settings.labeling.source, 'none; only the given preferences')}"
+    if what == "policy":
+        scored = settings.ppo.scorer.chosen
+        yield f"- scores: {'the reward model' if scored == 'model' else f'a scorer of kind {as_code(scored)}'}"
+
+
+def _source(source: SourceSettings) -> str:
+    if files_of(source):
+        parts = [as_code(Path(source.path).name)]  # its path is private
+    else:
+        named = [part for part in (source.config, source.split, source.revision) if part is not None]
+        parts = [as_code(source.path), *map(as_code, named)]
+    if source.max_records is not None:
+        parts.append(f"at most {source.max_records:,} records")
+    return ", ".join(parts)
 
 
 def _chosen(settings: RunSettings, what: str) -> Iterator[tuple[str, Any]]:
@@ -87,7 +107,7 @@ def _chosen(settings: RunSettings, what: str) -> Iterator[tuple[str, Any]]:
     if settings.model.quantization is not None:
         yield "model.quantization", settings.model.quantization
     yield "sft", f"{settings.sft_method}, epochs {sft.epochs:g}, learning rate {sft.optimizer.learning_rate:g}"
-    if what != "sft":
+    if what == "reward" or (what == "policy" and settings.ppo.scorer.by_reward_model):
         yield "reward.epochs", f"{settings.reward.epochs:g}"
     if what == "policy":
         ppo = settings.ppo
@@ -95,12 +115,10 @@ def _chosen(settings: RunSettings, what: str) -> Iterator[tuple[str, Any]]:
         yield "ppo.kl_coefficient", ppo.kl_coefficient
 
 
-def _figures(run: Path) -> Iterator[tuple[str, float]]:
-    if not os.path.lexists(run / SUMMARY):
-        return
-    found = read_summary(run / SUMMARY)
-    measured = [(name, value) for name, value in _numbers(found) if name not in _OF_THE_RUN]
-    yield from measured[:_MOST_FIGURES]
+def _figures(run: Path, what: str) -> Iterator[tuple[str, float]]:
+    if os.path.lexists(run / SUMMARY):
+        found = read_summary(run / SUMMARY)
+        yield from _numbers({name: found[name] for name in _MEASURED[what] if name in found})
 
 
 def _numbers(value: Any, above: str = "") -> Iterator[tuple[str, float]]:
@@ -111,12 +129,17 @@ def _numbers(value: Any, above: str = "") -> Iterator[tuple[str, float]]:
         yield above, float(value)
 
 
-def _limits(what: str) -> Iterator[str]:
+def _limits(settings: RunSettings, what: str) -> Iterator[str]:
     if what == "reward":
         yield "A score ranks responses to one prompt as the labelers did, and no more: it says nothing about truth or"
         yield "safety, is least reliable for responses unlike those that were ranked, and can be exploited by what"
         yield "optimizes it."
         return
-    yield "It was tuned to what people (or simulated labelers) preferred in this data, and to nothing else: facts,"
+    if what == "sft":
+        yield "It was tuned to imitate the demonstrations, and to nothing else: facts,"
+    elif settings.ppo.scorer.by_reward_model:
+        yield "It was tuned to what people (or simulated labelers) preferred in this data, and to nothing else: facts,"
+    else:
+        yield "It was tuned to the scores of its scorer, which it may exploit, and to nothing else: facts,"
     yield "safety and languages that are not in the data were not evaluated. Read samples before you use it; the run's"
     yield "report has some."
