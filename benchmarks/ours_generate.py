@@ -19,7 +19,7 @@ def main() -> None:
     """Run and print."""
     options = side_options(__doc__)
     directory = str(model_directory("embedded:smollm2"))
-    model = ModelSettings.model_validate({"name": directory, "dtype": options.dtype})
+    model = ModelSettings(name=directory, dtype=options.dtype, packed_decoding=not options.unpacked)
     shared = SharedModel(load_model(model), AdapterSettings(layers=10, rank=16), seed=0)
     shared.adapters.add(POLICY)
     # Responses are always as long as they may be.

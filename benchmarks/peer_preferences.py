@@ -1,10 +1,10 @@
 """The other side of `benchmarks.preferences`: the reward trainer of TRL 1.16. Run by the peer's Python alone.
 
-    peer_preferences.py MODEL_DIRECTORY TRAINED HELDOUT LAYERS DTYPE LEARNING_RATE SEED SCRATCH
+    peer_preferences.py MODEL_DIRECTORY TRAINED HELDOUT LAYERS DTYPE LEARNING_RATE SEED SCRATCH [PARTS]
 
 The files hold a comparison on each line: `prompt`, `chosen` and `rejected`, all of them messages. One epoch in batches
-of 8, LoRA of rank 16 on every linear map of the layers. Prints one JSON line with the score differences
-(chosen − rejected) of the held-out comparisons, in their order.
+of 8, each in so many parts (1) whose gradients are added, LoRA of rank 16 on every linear map of the layers. Prints one
+JSON line with the score differences (chosen − rejected) of the held-out comparisons, in their order.
 """
 
 import json
@@ -25,6 +25,7 @@ def main() -> None:
     from trl import RewardConfig, RewardTrainer
 
     path, trained, heldout, layers, dtype, rate, seed, scratch = sys.argv[1:9]
+    parts = int(sys.argv[9]) if len(sys.argv) > 9 else 1
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
     torch.manual_seed(int(seed))
     model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=getattr(torch, dtype))
@@ -34,7 +35,8 @@ def main() -> None:
         adapted = {"layers_to_transform": list(range(count - int(layers), count)), "layers_pattern": "layers"}
     config = RewardConfig(
         output_dir=scratch,
-        per_device_train_batch_size=8,
+        per_device_train_batch_size=8 // parts,
+        gradient_accumulation_steps=parts,
         num_train_epochs=1,
         max_length=1024,
         report_to=[],

@@ -1,7 +1,7 @@
 """Accuracy of reward models on human preferences: ours, its head alone, and TRL 1.16, on the same comparisons.
 
     python -m benchmarks.preferences DATA [--peer PATH_TO_PEER_PYTHON] [--trained 500] [--heldout 199]
-        [--longest 660] [--seeds 0,1,2] [--layers all,10] [--peer-rates 3e-4,1e-3] [--kept FILE]
+        [--longest 660] [--seeds 0,1,2] [--layers all,10] [--peer-rates 3e-4,1e-3] [--peer-parts 1] [--kept FILE]
 
 DATA is any file of comparisons that `data.preferences` reads. Rows that cannot be read are counted and left out; of the
 comparisons whose conversation has under ``--longest`` characters, the first ``--trained`` are trained on and the next
@@ -143,6 +143,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--layers", default="all,10", help="with commas: all, or how many from the top")
     parser.add_argument("--peer-rates", default="3e-4,1e-3", help="learning rates of the peer, with commas")
+    parser.add_argument(
+        "--peer-parts",
+        type=int,
+        choices=(1, 2, 4, 8),
+        default=1,
+        help="parts of the peer's batches of 8, to save memory",
+    )
     parser.add_argument("--kept", type=Path, help="a file of rows: those that it has are not made again")
     dtype = "bfloat16" if prefers_bfloat16("cpu") else "float32"
     parser.add_argument("--dtype", default=dtype, help="of the base, on both sides (default here: %(default)s)")
@@ -156,7 +163,7 @@ def _commands(options: argparse.Namespace, files: Sequence[str], scratch: str) -
             for rate in options.peer_rates.split(",") if options.peer else ():
                 model = str(model_directory("embedded:smollm2"))
                 place = [str(HERE / "peer_preferences.py"), model, *files, layers, options.dtype, rate, seed, scratch]
-                yield [options.peer, *place]
+                yield [options.peer, *place, *([str(options.peer_parts)] if options.peer_parts > 1 else [])]
 
 
 def _parts(comparisons: Sequence[Comparison], options: argparse.Namespace) -> tuple[list[Comparison], list[Comparison]]:

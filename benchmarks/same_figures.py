@@ -1,11 +1,13 @@
-"""The demo by several processes of one thread each, compared with one process of one thread: are the figures the same?
+"""The phases of the demo by several processes of one thread each, and by one: are the figures the same?
 
-    python -m benchmarks.same_figures --model smollm2 --processes 2
+    python -m benchmarks.same_figures [--model smollm2] [--processes 2] [--dtype float32] [--seeds 3] [--runs FOLDER]
 
-Two whole runs, one after the other. Their metrics are compared row by row, without what the clock and the memory
-decide. They differ by rounding, until rounding changes a sampled token; from there on the runs are two samples of the
-same distribution, and only the evaluation, with its standard error, can be compared. Exit code 1 if a phase differs
-from its first row on, or the evaluation by more than three standard errors.
+A whole run by one process; then each phase again by several, on what the run had before it (`triphase branch
+--again`), so that no difference comes from the phases before. Metrics are compared row by row, without what the clock
+and the memory decide. They differ by rounding, until rounding changes a sampled token; from there on two PPO runs are
+two samples of the same distribution. With `--seeds` PPO runs again by one process with so many other seeds, and the
+gold score of the policy that several processes trained is compared with these. Exit code 1 if a phase differs from its
+first row on, or if the gold score is not one of these by Student's t at 1 %.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,13 @@ from typing import Any
 import yaml
 
 from triphase.demo.configuration import demo_settings
+from triphase.models.products import prefers_bfloat16
 
 PHASES = ("sft", "reward", "ppo")
-TOLERANCE = 1e-3
+TOLERANCES = {"float32": 1e-3, "bfloat16": 2e-2}
 """Relative difference (absolute, of values below 1) above which two values do not differ by rounding."""
-_MOST_ERRORS = 3.0
+_T = {1: 63.7, 2: 9.92, 3: 5.84, 4: 4.60, 5: 4.03, 6: 3.71, 7: 3.50, 8: 3.36, 9: 3.25}
+"""The 99.5 % quantile of Student's t by degrees of freedom."""
 _OF_THE_MACHINE = ("seconds", "per_second", "gb", "time")
 Row = dict[str, Any]
 
@@ -50,13 +54,13 @@ class Compared:
     metric: str = ""
 
 
-def compared(first: Sequence[Row], second: Sequence[Row]) -> Compared:
+def compared(first: Sequence[Row], second: Sequence[Row], tolerance: float = TOLERANCES["float32"]) -> Compared:
     """Two lists of metrics, row by row, up to the first row that differs by more than rounding."""
     rows, largest = max(len(first), len(second)), 0.0
     for number, (one, other) in enumerate(zip(first, second, strict=False)):
         far = {name: distance(one.get(name), other.get(name)) for name in sorted({*one, *other}) if _counts(name)}
         name = max(far, key=lambda each: far[each])
-        if far[name] > TOLERANCE:
+        if far[name] > tolerance:
             return Compared(number, rows, largest, name)
         largest = max(largest, far[name])
     return Compared(min(len(first), len(second)), rows, largest, "" if len(first) == len(second) else "number of rows")
@@ -72,33 +76,29 @@ def distance(one: Any, other: Any) -> float:
     return found if math.isfinite(found) else 0.0 if str(one) == str(other) else math.inf
 
 
-def errors_apart(first: Sequence[Row], second: Sequence[Row]) -> dict[str, float]:
-    """Of each policy, by how many standard errors the mean gold scores of two evaluations differ."""
-    found = {}
-    for policy in sorted({row["policy"] for row in first} & {row["policy"] for row in second}):
-        sides = [[row["gold"] for row in rows if row["policy"] == policy] for rows in (first, second)]
-        if min(map(len, sides)) < 2 or any(value is None for side in sides for value in side):
-            continue
-        error = math.hypot(*(statistics.stdev(side) / math.sqrt(len(side)) for side in sides))
-        apart = abs(statistics.fmean(sides[0]) - statistics.fmean(sides[1]))
-        found[policy] = apart / error if error else (math.inf if apart else 0.0)
-    return found
+def is_one_of(value: float, others: Sequence[float]) -> tuple[bool, float]:
+    """Whether a value can be one more of the ``others`` (Student's t at 1 %), and their standard deviation."""
+    deviation = statistics.stdev(others)
+    apart, error = abs(value - statistics.fmean(others)), deviation * math.sqrt(1 + 1 / len(others))
+    most = _T[min(len(others) - 1, max(_T))]
+    return apart <= most * error, deviation
 
 
-def judged(first: Path, second: Path) -> tuple[list[str], bool]:
-    """Two runs in words, and whether their figures are the same."""
+def judged(first: Path, second: Mapping[str, Path], tolerance: float) -> tuple[list[str], bool]:
+    """Each phase of a run and of one by several processes in words, and whether their first rows are the same."""
     lines, is_same = [], True
-    for phase in PHASES:
-        found = compared(*(read(run / phase / "metrics.jsonl") for run in (first, second)))
+    for phase, run in second.items():
+        found = compared(*(read(each / phase / "metrics.jsonl") for each in (first, run)), tolerance)
         line = f"{phase}: {found.same} of {found.rows} rows differ by rounding at most (largest {found.largest:.1e})"
         lines.append(line + (f"; then {found.metric} differs" if found.metric else ""))
         is_same = is_same and found.same > 0
-    for policy, errors in errors_apart(
-        *(read(run / "evaluation" / "samples.jsonl") for run in (first, second))
-    ).items():
-        lines.append(f"evaluation: the gold scores of {policy} are {errors:.1f} standard errors apart")
-        is_same = is_same and errors <= _MOST_ERRORS
     return lines, is_same
+
+
+def gold(run: Path) -> float:
+    """The mean gold score of a run's PPO policy in its evaluation."""
+    rows = read(run / "evaluation" / "samples.jsonl")
+    return statistics.fmean(row["gold"] for row in rows if row["policy"] == "ppo")
 
 
 def read(path: Path) -> list[Row]:
@@ -110,20 +110,56 @@ def _counts(name: str) -> bool:
     return name not in ("time", "wall_time") and not name.endswith(_OF_THE_MACHINE) and "/seconds_" not in name
 
 
-def run(folder: Path, name: str, processes: int, *, tiny: bool) -> Path:
-    """The demo by so many processes."""
-    plain = demo_settings(tiny=tiny, output=str(folder)).model_dump(mode="json")
-    plain["labeling"].pop("import_", None)
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({**plain, "name": name, "threads": 1}, sort_keys=False), encoding="utf-8")
-    words = ["run", str(path), *(["--processes", str(processes)] if processes > 1 else [])]
+class Runs:
+    """The runs of a comparison, in one folder."""
+
+    def __init__(self, folder: Path, processes: int, *, tiny: bool, dtype: str) -> None:
+        self.folder, self.processes = folder, processes
+        plain = demo_settings(tiny=tiny, output=str(folder)).model_dump(mode="json")
+        plain["labeling"].pop("import_", None)
+        plain["model"]["dtype"] = dtype
+        for name in ("alone", "sft"):
+            written = yaml.safe_dump({**plain, "name": name, "threads": 1}, sort_keys=False)
+            (folder / f"{name}.yaml").write_text(written, encoding="utf-8")
+
+    def alone(self) -> Path:
+        """The whole run by one process."""
+        _command("run", str(self.folder / "alone.yaml"))
+        return self.folder / "alone"
+
+    def again(self, phase: str) -> Path:
+        """One phase by several processes, after the other phases of `alone`."""
+        if phase == "sft":
+            self._by_several("sft", str(self.folder / "sft.yaml"))
+        else:
+            _command("branch", str(self.folder / "alone"), phase, "--again", phase)
+            self._by_several(phase, str(self.folder / phase))
+        return self.folder / phase
+
+    def seed(self, number: int) -> Path:
+        """PPO of `alone` by one process with another seed."""
+        name = f"seed-{number}"
+        _command("branch", str(self.folder / "alone"), name, "--ppo.seed", str(number), "--run")
+        return self.folder / name
+
+    def evaluate(self, run: Path) -> None:
+        """Evaluate a run whose PPO has just been repeated."""
+        _command("evaluate", str(run))
+
+    def _by_several(self, *words: str) -> None:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes)]
+        _done([*launcher, "-m", "triphase", *words])
+
+
+def _command(*words: str) -> None:
+    _done(["-m", "triphase", *words])
+
+
+def _done(words: Sequence[str]) -> None:
     quiet = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(
-        [sys.executable, "-m", "triphase", *words], env=os.environ | quiet, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, *words], env=os.environ | quiet, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
-    return folder / name
 
 
 def main() -> int:
@@ -131,14 +167,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("tiny", "smollm2"), default="smollm2")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--dtype", choices=tuple(TOLERANCES))
+    parser.add_argument("--seeds", type=int, default=0, help="at least 2, to compare gold scores")
+    parser.add_argument("--runs", type=Path, help="an empty folder that keeps the runs")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        tiny = options.model == "tiny"
-        runs = [
-            run(Path(folder), name, count, tiny=tiny) for name, count in (("alone", 1), ("both", options.processes))
-        ]
-        lines, is_same = judged(*runs)
-    print("\n".join(lines))
+    dtype = options.dtype or ("bfloat16" if prefers_bfloat16("cpu") else "float32")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.runs or Path(scratch)
+        runs = Runs(folder, options.processes, tiny=options.model == "tiny", dtype=dtype)
+        alone = runs.alone()
+        lines, is_same = judged(alone, {phase: runs.again(phase) for phase in PHASES}, TOLERANCES[dtype])
+        print("\n".join(lines), flush=True)
+        if options.seeds:
+            several = folder / "ppo"
+            runs.evaluate(several)
+            others = [gold(run) for run in (alone, *(runs.seed(number + 1) for number in range(options.seeds)))]
+            is_one, deviation = is_one_of(gold(several), others)
+            print(
+                f"gold by {options.processes} processes {gold(several):.2f}; by one "
+                f"{', '.join(f'{value:.2f}' for value in others)} (deviation {deviation:.2f})"
+            )
+            is_same = is_same and is_one
     return 0 if is_same else 1
 
 

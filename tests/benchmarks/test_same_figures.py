@@ -1,4 +1,4 @@
-"""Figures of two runs: rounding, a token that differs, rows that are missing, and evaluations that are apart."""
+"""Figures of two runs: rounding, a token that differs, rows that are missing, and gold scores that are apart."""
 
 import json
 import math
@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.same_figures import Compared, compared, distance, errors_apart, judged
+from benchmarks.same_figures import PHASES, Compared, Runs, compared, distance, gold, is_one_of, judged
+
+from benchmarks import same_figures
+from triphase.settings.loading import load_settings
 
 
 def rows(*losses: float, **more: Any) -> list[dict[str, Any]]:
@@ -31,34 +34,57 @@ def test_a_distance_is_relative_above_one() -> None:
     assert distance("x", "y") == 0
 
 
-def samples(*gold: float, policy: str = "ppo") -> list[dict[str, Any]]:
-    return [{"policy": policy, "gold": value} for value in gold]
+def test_a_value_is_one_of_others_or_not() -> None:
+    # Deviation 1 of three values: one more has a standard error of √(4/3), and t is 9.92 with two degrees of freedom.
+    assert is_one_of(1.0 + 9.92 * math.sqrt(4 / 3) - 0.01, [0.0, 1.0, 2.0]) == (True, 1.0)
+    assert is_one_of(1.0 - 9.92 * math.sqrt(4 / 3) - 0.01, [0.0, 1.0, 2.0]) == (False, 1.0)
+    assert is_one_of(3.0, [3.0, 3.0]) == (True, 0.0) and is_one_of(3.1, [3.0, 3.0]) == (False, 0.0)
 
 
-def test_evaluations_are_compared_in_standard_errors() -> None:
-    # Deviation 1 of 2 values: each error is 1/√2, so the difference has 1.
-    found = errors_apart(samples(0.0, math.sqrt(2)), samples(2.0, 2.0 + math.sqrt(2)))
-    assert found == {"ppo": pytest.approx(2.0)}
-    assert errors_apart(samples(1.0, 1.0), samples(1.0, 1.0)) == {"ppo": 0.0}
-    assert errors_apart(samples(1.0, 1.0), samples(2.0, 2.0)) == {"ppo": math.inf}
-    assert errors_apart(samples(1.0), samples(1.0, 2.0)) == {}
-    assert errors_apart(samples(1.0, 2.0), samples(1.0, 2.0, policy="sft")) == {}
-
-
-def written(run: Path, losses: tuple[float, ...], gold: tuple[float, ...]) -> Path:
-    for phase in ("sft", "reward", "ppo"):
+def written(run: Path, losses: tuple[float, ...]) -> Path:
+    for phase in PHASES:
         (run / phase).mkdir(parents=True)
         (run / phase / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(*losses)))
-    (run / "evaluation").mkdir()
-    (run / "evaluation" / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples(*gold)))
     return run
 
 
 def test_two_runs_are_the_same_or_not(tmp_path: Path) -> None:
-    first = written(tmp_path / "first", (2.0, 1.0), (0.0, 1.0))
-    later = written(tmp_path / "later", (2.0, 1.5), (0.1, 1.0))
-    lines, is_same = judged(first, later)
+    first = written(tmp_path / "first", (2.0, 1.0))
+    later = written(tmp_path / "later", (2.0, 1.5))
+    lines, is_same = judged(first, dict.fromkeys(PHASES, later), 1e-3)
     assert is_same and "ppo: 1 of 2 rows differ by rounding at most (largest 0.0e+00); then a/loss differs" in lines
-    assert "evaluation: the gold scores of ppo are 0.1 standard errors apart" in lines
-    assert not judged(first, written(tmp_path / "other", (2.1, 1.0), (0.0, 1.0)))[1]
-    assert not judged(first, written(tmp_path / "worse", (2.0, 1.0), (9.0, 9.1)))[1]
+    other = written(tmp_path / "other", (2.1, 1.0))
+    assert not judged(first, {"sft": first, "ppo": other}, 1e-3)[1]
+    assert judged(first, {"sft": first, "ppo": other}, 0.06)[1]  # bfloat16 rounds more
+    (later / "evaluation").mkdir()
+    (later / "evaluation" / "samples.jsonl").write_text(
+        "".join(
+            json.dumps({"policy": policy, "gold": value}) + "\n"
+            for policy, value in (("ppo", 1), ("sft", 9), ("ppo", 2))
+        )
+    )
+    assert gold(later) == 1.5
+
+
+def test_each_phase_is_repeated_by_several_processes_on_what_came_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(same_figures, "_done", lambda words: done.append(" ".join(words).replace(f"{tmp_path}/", "")))
+    runs = Runs(tmp_path, 2, tiny=True, dtype="float32")
+    assert [runs.alone(), *map(runs.again, PHASES), runs.seed(3)] == [
+        tmp_path / name for name in ("alone", *PHASES, "seed-3")
+    ]
+    several = "-m torch.distributed.run --standalone --nproc-per-node 2"
+    assert done == [
+        "-m triphase run alone.yaml",
+        f"{several} -m triphase sft sft.yaml",
+        "-m triphase branch alone reward --again reward",
+        f"{several} -m triphase reward reward",
+        "-m triphase branch alone ppo --again ppo",
+        f"{several} -m triphase ppo ppo",
+        "-m triphase branch alone seed-3 --ppo.seed 3 --run",
+    ]
+    for name in ("alone", "sft"):
+        settings = load_settings(tmp_path / f"{name}.yaml")
+        assert (settings.name, settings.threads, settings.model.dtype) == (name, 1, "float32")

@@ -17,6 +17,7 @@ from triphase.footprints.moments import (
     CACHE,
     CHUNK,
     KERNELS,
+    PACKED,
     TEMPORARY,
     TRUNK,
     Footprint,
@@ -256,6 +257,22 @@ def test_operations_follow_from_shapes() -> None:
     numbers = LAYERS * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 256)
     through = 4 * numbers * 128 * (PROMPT + RESPONSE)  # forward, and back to the inputs: the base has no gradient
     assert through < found.flops["training"] < 1.35 * through
+
+
+def test_packed_weights_are_in_memory_while_sampling_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triphase.footprints.work.packs", lambda dtype, device: dtype == torch.bfloat16)
+    shared, plain = model(), run_settings()
+    off = run_settings(model={"name": "small", "packed_decoding": False})
+    by_servers = run_settings(rollouts={"engine": "vllm", "addresses": ["http://h:1"], "sampling": True})
+    found, without, elsewhere = (
+        sampling_footprint(planner(settings, shared, dtype=torch.bfloat16)) for settings in (plain, off, by_servers)
+    )
+    numbers = LAYERS * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 256 + 2 * 128)
+    assert all(moment.parts[PACKED] == 2 * numbers for moment in found.moments)
+    assert found.peak.total - without.peak.total == 2 * numbers
+    assert dict(remedies_of(found, plain, adapted_layers=3))["model.packed_decoding: false"] == 2 * numbers
+    assert not any(moment.parts.get(PACKED) for each in (without, elsewhere) for moment in each.moments)
+    assert not any(moment.parts.get(PACKED) for moment in sampling_footprint(planner(plain, shared)).moments)  # float32
 
 
 def test_half_as_many_rows_save_half_of_the_cache_and_its_pieces() -> None:

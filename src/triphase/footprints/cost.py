@@ -19,6 +19,7 @@ from triphase.footprints.moments import (
     HEADS,
     KERNELS,
     MOMENTS,
+    PACKED,
     PROCESS,
     SERVERS,
     TEMPORARY,
@@ -143,7 +144,8 @@ class CostModel:
         rows, longest = min(batch_size, responses), max(prompts.prompts)
         shape = Shape(rows, longest, rows)
         read, step = self.work.generation(rows, longest, limit)
-        still = {**static, GRADIENTS: 0.0}
+        packed = self.work.packed_bytes if self.settings.model.packed_decoding and not by_servers else 0.0
+        still = {**static, GRADIENTS: 0.0, PACKED: packed}
         cache = min(step.kept, read.peak)
         parts = {CACHE: step.kept, TEMPORARY: step.peak, ALLOCATOR: _ALLOCATOR_SHARE * step.kept}
         if by_servers:

@@ -12,9 +12,10 @@ GRADIENTS, MOMENTS, TRUNK = "gradients", "optimizer moments", "kept trunk states
 ACTIVATIONS, CACHE, CHUNK, TEMPORARY = "activations", "KV cache", "logits chunk", "temporaries"
 ALLOCATOR, KERNELS = "held by the allocator", "compiled products"
 SERVERS = "rollout servers"
+PACKED = "packed weights"
 PARTS = (
     *(PROCESS, BASE, ADAPTERS, HEADS, GRADIENTS, MOMENTS, TRUNK),
-    *(ACTIVATIONS, CACHE, CHUNK, TEMPORARY, ALLOCATOR, KERNELS, SERVERS),
+    *(ACTIVATIONS, CACHE, CHUNK, TEMPORARY, ALLOCATOR, KERNELS, PACKED, SERVERS),
 )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from triphase.batches.padding import Layout
 from triphase.models.direct import FastDecoder
 from triphase.models.heads import ScoreHead, ValueHead
-from triphase.models.products import multiply
+from triphase.models.products import multiply, packs
 from triphase.models.roles import HEAD_ROWS
 from triphase.models.stepping import HFDecoder, has_common_shape
 from triphase.models.tracing import DEPTHS, Skeleton, Traced, extrapolated
@@ -69,6 +69,7 @@ class Work:
         base_bytes, base_numbers: of all base weights. adapter_numbers: in one adapter.
         layer_numbers, largest_numbers: in one layer, and in the largest weight, of the base.
         layer_bytes: of one layer of the base.
+        packed_bytes: of the packed weights while sampling, on a CPU where that is faster.
         known: the results so far.
     """
 
@@ -116,6 +117,8 @@ class Work:
         self.vocabulary = int(self._parts[0].backbone.head_weight.shape[0])
         self.steps_directly = has_common_shape(self._parts[1].backbone)
         self.packs = self._parts[1].backbone.packs
+        packed = self.steps_directly and quantization is None and not on_card and packs(dtype, "cpu")
+        self.packed_bytes = float(self.layer_bytes * self.layers) if packed else 0.0
 
     @property
     def adapted_layers(self) -> int:

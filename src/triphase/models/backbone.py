@@ -42,6 +42,7 @@ class Backbone:
         sharded: whether the weights of a layer are present only while the layer itself runs.
         logit_map: what the language-model head applies to its products: a bias, a scale, a soft cap.
         recomputation: the context that a layer needs when it runs again in the backward pass.
+        packed_decoding: whether `FastDecoder` multiplies with packed copies of the layers' weights.
         compilation: of the layers above the boundary; None if they are not compiled.
     """
 
@@ -78,6 +79,7 @@ class Backbone:
         self.logit_map = logit_map_of(model)
         self.recomputation = Recomputation()
         self.compilation: Compilation | None = None
+        self.packed_decoding = False
         self._first: FirstLayer | None = None
         self._last = LastLayer(layers[-1])
         self.recomputation.restore_hooks.append(self._last.as_now)

@@ -36,7 +36,7 @@ class FastDecoder:
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
         self._dtype = product_dtype(backbone.head_weight)
-        self._layers = [DirectLayer(layer) for layer in backbone.layers]
+        self._layers = [DirectLayer(layer, packed=backbone.packed_decoding) for layer in backbone.layers]
         self.hidden = torch.empty(0)
         self._keys: list[Tensor] = []  # of each layer (B, heads, capacity, width)
         self._values: list[Tensor] = []

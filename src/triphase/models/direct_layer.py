@@ -17,17 +17,18 @@ class DirectLayer:
         rotates_together: queries and keys are rotated by the same kernels, on a GPU if neither has a norm.
     """
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, *, packed: bool = False) -> None:
+        """``packed``: see `FusedLinear`."""
         attention = layer.self_attn
         self._layer, self._attention = layer, attention
         self.width: int = attention.head_dim
         self.scaling: float = attention.scaling
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self._project = FusedLinear(projections)
+        self._project = FusedLinear(projections, packed=packed)
         self.key_heads = self._project.sizes[1] // self.width
-        self._output = FusedLinear([attention.o_proj])
-        self._widen = FusedLinear([layer.mlp.gate_proj, layer.mlp.up_proj])
-        self._narrow = FusedLinear([layer.mlp.down_proj])
+        self._output = FusedLinear([attention.o_proj], packed=packed)
+        self._widen = FusedLinear([layer.mlp.gate_proj, layer.mlp.up_proj], packed=packed)
+        self._narrow = FusedLinear([layer.mlp.down_proj], packed=packed)
         self.rotates_together = layer.input_layernorm.weight.is_cuda and not hasattr(attention, "q_norm")
         self._norms = norm_of(layer.input_layernorm), norm_of(layer.post_attention_layernorm)
 

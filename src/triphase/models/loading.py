@@ -24,6 +24,7 @@ class LoadedModel:
     Attributes:
         sharded: whether its layers are divided among the processes of a run.
         capture_decoding: whether sampling captures its step as a CUDA graph (`model.capture_decoding`).
+        packed_decoding: whether sampling on a CPU makes packed copies of weights (`model.packed_decoding`).
         offload: whether what no pass of a stage reads is offloaded to the host's memory (`model.offload`).
         compile_layers: whether adapted layers are compiled (`model.compile_layers`).
     """
@@ -39,6 +40,7 @@ class LoadedModel:
     capture_decoding: Literal["auto", "on", "off"] = "auto"
     offload: bool = False
     compile_layers: bool = False
+    packed_decoding: bool = False
 
 
 def choose_device(setting: str) -> torch.device:
@@ -123,6 +125,7 @@ def load_model(settings: ModelSettings, place_of: PlaceOf = as_named, shard: Sha
         settings.capture_decoding,
         settings.offload,
         settings.compile_layers,
+        settings.packed_decoding,
     )
 
 

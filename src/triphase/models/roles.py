@@ -100,6 +100,7 @@ class SharedModel:
         self.adapters = Adapters(
             self.backbone, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, seed=seed
         )
+        self.backbone.packed_decoding = loaded.packed_decoding
         if loaded.compile_layers:
             self.backbone.compile_layers()
         self.critic: Critic = ValueHeadCritic()

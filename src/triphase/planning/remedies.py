@@ -9,6 +9,7 @@ from triphase.footprints.moments import (
     CACHE,
     GRADIENTS,
     MOMENTS,
+    PACKED,
     SERVERS,
     TEMPORARY,
     TRUNK,
@@ -45,6 +46,8 @@ def _remedies(found: Footprint, settings: RunSettings, adapted_layers: int) -> I
             f"{section}.batch_size: {shape.rows // 2}",
             (cache + parts.get(TEMPORARY, 0.0) + parts.get(ALLOCATOR, 0.0)) / 2,
         )
+    if parts.get(PACKED):
+        yield "model.packed_decoding: false", parts[PACKED]
     if parts.get(SERVERS):
         count = settings.rollouts.servers
         yield f"rollouts.servers: {count - 1}", parts[SERVERS] / count

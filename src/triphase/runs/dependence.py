@@ -23,6 +23,7 @@ FREE = (
     "parallel.cpu_offload",
     "model.recompute_activations",
     "model.capture_decoding",
+    "model.packed_decoding",
     "model.offload",
     "trackers",
     "reward.require_better_than_chance",

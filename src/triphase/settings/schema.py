@@ -55,6 +55,10 @@ class ModelSettings(Settings):
     tokens up to rounding, several times faster. `auto` does so for models of the Llama, Mistral and Qwen families,
     quantized ones too, and logs if it cannot; `on` is an error then; `off` launches each kernel, which takes a little
     less memory."""
+    packed_decoding: bool = True
+    """On a CPU with the base in bfloat16, sample with a copy of the layers' weights in the order in which the matrix
+    library reads them: the same tokens, up to 1.8 times as fast with few rows in the batch. The copy is in memory while
+    responses are sampled; `false` saves it. For models of the Llama, Mistral and Qwen families; others ignore it."""
     system_prompt: str | None = None
     """A system message for every conversation that has none; by default this is left to the chat template."""
     chat_template: str | None = None
