@@ -19,10 +19,11 @@ import json
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.gpu_peer import PEER, existing, peer_row
+from triphase.errors import TriphaseError
 from triphase.footprints.cost import CostModel
 from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
@@ -76,20 +78,18 @@ def main() -> None:
     for shape in options.shapes.split(","):
         for layers in options.layers.split(","):
             parts = {"ppo": _ppo} if layers == "all" else {"generation": _generation, "ppo": _ppo}
-            parts |= {PEER: partial(_peer, rows)} if options.peer else {}
+            parts |= {PEER: partial(_peer, rows, budget, (shape, layers))} if options.peer else {}
             parts |= {"sft": _sft, "reward": _reward}
-            shared = None
+            model = cache(partial(_shared, shape, layers, device, options.quantization))  # opened for the first part
             for name, part in parts.items():
                 if not budget.allows(name, layers, shape):
                     left_out.append(f"{shape} {layers} {name}")
                     continue
-                if shared is None:
-                    shared = _shared(shape, layers, device, options.quantization)
                 with budget.spending(name, layers, shape):
-                    for row in _guarded(part, shared, card, options):
+                    for row in _guarded(part, model, card, options):
                         rows.append({"shape": shape, "layers": layers, "what": name, **row})
                         print(_shown(rows[-1]), file=sys.stderr, flush=True)
-            del shared
+            del model
             _empty(device)
     print(f"{card['name']}: {card['tflops']} TFLOP/s in bfloat16, {card['gb_per_second']} GB/s")
     for row in rows:
@@ -110,10 +110,15 @@ class Budget:
         self._end = end
         self._seconds: dict[tuple[str, str], float] = {}  # for each weight of the layers
 
+    @property
+    def left(self) -> float:
+        """The seconds until its end."""
+        return self._end - time.perf_counter()
+
     def allows(self, part: str, layers: str, shape: str) -> bool:
         """Whether it would end in time; what was never timed needs only to begin in time."""
         expected = self._seconds.get((part, layers), 0.0) * _weights(shape)
-        return time.perf_counter() + expected < self._end
+        return expected < self.left
 
     @contextmanager
     def spending(self, part: str, layers: str, shape: str) -> Iterator[None]:
@@ -159,12 +164,27 @@ def _shown(row: Row) -> str:
     return f"{place} {row['value']:10.1f} {row['unit']:42} {share}  peak {row['peak_gb']:6.1f} GB{planned}  {parts}"
 
 
-def _guarded(part: Callable[..., list[Row]], shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Row]:
+def _guarded(
+    part: Callable[..., list[Row]], model: Callable[[], SharedModel], card: Row, options: argparse.Namespace
+) -> list[Row]:
+    """The rows of a part; if it fails, or its model does not fit, a row that says so: the others are still printed."""
     try:
-        return part(shared, card, options)
-    except torch.OutOfMemoryError as error:
-        _empty(shared.device)
-        return [{"error": str(error).splitlines()[0][:160]}]
+        return part(model(), card, options)
+    except (RuntimeError, MemoryError, TriphaseError) as error:
+        traceback.clear_frames(error.__traceback__)  # releases the tensors that they hold
+        told = (str(error).splitlines() or [""])[0] or type(error).__name__
+    _empty(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return [{"error": told[:160]}]
+
+
+@contextmanager
+def _kernel_by_kernel(shared: SharedModel) -> Iterator[None]:
+    """Generation without a captured step."""
+    before, shared.loaded = shared.loaded, replace(shared.loaded, capture_decoding="off")
+    try:
+        yield
+    finally:
+        shared.loaded = before
 
 
 def _empty(device: torch.device) -> None:
@@ -304,31 +324,30 @@ def _generation(shared: SharedModel, card: Row, options: argparse.Namespace) -> 
     if not config.tie_word_embeddings:  # of the embedding a step reads the rows of its tokens alone
         weights -= backbone.model.get_input_embeddings().weight.nbytes
     batches = [int(each) for each in options.batches.split(",")]
-    captured, plain = shared.loaded, replace(shared.loaded, capture_decoding="off")
-    for batch, loaded in [*((batch, captured) for batch in batches), (batches[len(batches) // 2], plain)]:
+    for batch, is_plain in [*((batch, False) for batch in batches), (batches[len(batches) // 2], True)]:
         _empty(shared.device)
-        shared.loaded = loaded
         generator = LocalGenerator(shared, adapter=REFERENCE, batch_size=batch)
 
         def write(count: int, generator: LocalGenerator = generator, batch: int = batch) -> None:
             requests = [Request(_ids(prompt, n, shared), n) for n in range(batch)]
             generator.generate(requests, temperature=1.0, max_response_tokens=count)
 
-        first = _timed(shared.device, lambda: write(response))
-        seconds = _timed(shared.device, lambda: write(response))
+        with _kernel_by_kernel(shared) if is_plain else nullcontext():
+            first = _timed(shared.device, lambda: write(response))
+            seconds = _timed(shared.device, lambda: write(response))
         cache = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 2
         read = response * (weights + batch * cache * (prompt + response / 2))
         floor = read / (card["gb_per_second"] * 1e9)
         rows.append(
             {
                 "value": batch * response / seconds,
-                "unit": f"new tokens/s, batch {batch}" + (", kernel by kernel" if loaded is plain else ""),
+                "unit": f"new tokens/s, batch {batch}" + (", kernel by kernel" if is_plain else ""),
                 "floor_share": floor / seconds,
                 "peak_gb": _peak(shared.device),
                 "parts": {"first call": first, "later": seconds},
             }
         )
-    shared.loaded = captured
+        generator.release()  # what it keeps would count in the peak of the next
     return rows
 
 
@@ -362,7 +381,8 @@ def _ppo_at(shared: SharedModel, card: Row, options: argparse.Namespace, most: s
     found: dict[str, float] = {}
     seconds = _timed(shared.device, lambda: found.update(phase.advance(1)))
     peak = _peak(shared.device)
-    share = _against_floor(lambda: phase.advance(2), seconds, card)
+    with _kernel_by_kernel(shared):  # the operations of a captured step cannot be counted
+        share = _against_floor(lambda: phase.advance(2), seconds, card)
     shared.adapters.train_only(None)
     return {
         "value": seconds,
@@ -374,12 +394,18 @@ def _ppo_at(shared: SharedModel, card: Row, options: argparse.Namespace, most: s
     }
 
 
-def _peer(rows: list[Row], shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Row]:
-    """The peer's iteration, beside ours of the same shape and layers, which were measured last."""
-    last = rows[-1]
-    ours = [row for row in rows if all(row[key] == last[key] for key in ("shape", "layers", "what"))]
+def _peer(
+    rows: list[Row],
+    budget: Budget,
+    place: tuple[str, str],
+    shared: SharedModel,
+    card: Row,
+    options: argparse.Namespace,
+) -> list[Row]:
+    """The peer's iteration, beside ours of the same shape and layers."""
+    ours = [row for row in rows if (row["shape"], row["layers"], row["what"]) == (*place, "ppo")]
     _empty(shared.device)
-    return [peer_row(shared, options.peer, _sizes(shared), ours)]
+    return [peer_row(shared, options.peer, _sizes(shared), ours, seconds=budget.left)]
 
 
 def _cost(shared: SharedModel, ppo: PPOSettings, quantization: str | None) -> CostModel:

@@ -30,10 +30,10 @@ def peer_of(path: Path) -> tuple[str, dict[str, str]]:
     return str(path), {}
 
 
-def peer_row(shared: SharedModel, path: Path, sizes: tuple[int, int, int], ours: list[Row]) -> Row:
+def peer_row(shared: SharedModel, path: Path, sizes: tuple[int, int, int], ours: list[Row], *, seconds: float) -> Row:
     """An iteration of the peer's PPO, and how many times longer it takes than the fastest of ``ours``.
 
-    ``shared`` gives the shape; ``sizes`` are episodes, prompt and response tokens.
+    ``shared`` gives the shape; ``sizes`` are episodes, prompt and response tokens. The peer is ended after ``seconds``.
     """
     backbone, (episodes, prompt, response) = shared.backbone, sizes
     python, added = peer_of(path)
@@ -52,19 +52,23 @@ def peer_row(shared: SharedModel, path: Path, sizes: tuple[int, int, int], ours:
             ("microbatch", min(_MICROBATCH, episodes // _MINIBATCHES)),
         ):
             command += [f"--{name}", str(value)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=directory, env=os.environ | added
-        )
+        environment = os.environ | added
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, cwd=directory, env=environment, timeout=seconds
+            )
+        except subprocess.TimeoutExpired:
+            return {"error": f"the peer was ended after {seconds:.0f} s, when the time for all was over"}
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         return {"error": f"the peer ended with {done.returncode}: {last[:160]}"}
     found = json.loads(lines[-1])
-    seconds = found["seconds_per_iteration"][-1]
-    row = {"value": seconds, "unit": "s per iteration", "peak_gb": found["peak_gb"], "parts": found["parts"]}
+    value = found["seconds_per_iteration"][-1]
+    row = {"value": value, "unit": "s per iteration", "peak_gb": found["peak_gb"], "parts": found["parts"]}
     fastest = min((each for each in ours if "value" in each), key=lambda each: float(each["value"]), default=None)
     if fastest is not None:
-        row["times_slower"] = round(seconds / fastest["value"], 2)
+        row["times_slower"] = round(value / fastest["value"], 2)
         if fastest["peak_gb"]:
             row["our_share_of_its_peak"] = round(fastest["peak_gb"] / found["peak_gb"], 2)
     return row

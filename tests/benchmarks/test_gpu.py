@@ -1,5 +1,6 @@
 """The benchmark of a card runs whole on a processor with a tiny shape, and leaves out what would not end in time."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -11,6 +12,10 @@ import pytest
 import torch
 
 from benchmarks import gpu, gpu_peer
+from triphase.phases.ppo import PPOPhase
+from triphase.phases.sft import SupervisedPhase
+from triphase.settings.phases import SupervisedSettings
+from triphase.tokens.encoding import Encoded
 
 
 def test_the_tiny_shape_gives_a_table_and_one_line(
@@ -22,7 +27,16 @@ def test_the_tiny_shape_gives_a_table_and_one_line(
     broken.chmod(0o755)
     given = ["gpu", "--tiny", "--layers", "third", "--json", str(kept), "--peer", str(broken)]
     monkeypatch.setattr(sys, "argv", given)
+    captures, advance = [], PPOPhase.advance
+
+    def noted(phase: PPOPhase, iteration: int) -> dict[str, float]:
+        captures.append((iteration, phase.shared.loaded.capture_decoding))
+        return advance(phase, iteration)
+
+    monkeypatch.setattr(PPOPhase, "advance", noted)
     gpu.main()
+    # The operations of a captured step are not seen by who counts.
+    assert captures == 2 * [(0, "auto"), (1, "auto"), (2, "off")]
     *table, line = capsys.readouterr().out.splitlines()
     found = json.loads(line)
     assert kept.read_text().strip() == line
@@ -70,8 +84,11 @@ def test_the_peer_runs_beside_ours_on_the_same_shape(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(gpu_peer.subprocess, "run", noted)
     shared = gpu._shared("tiny", "third", torch.device("cpu"))
-    ours = [{"value": 3.0, "peak_gb": 0.5}, {"value": 2.0, "peak_gb": 0.5}, {"error": "no room"}]
-    row = gpu_peer.peer_row(shared, python, (4, 16, 16), ours)
+    place = {"shape": "tiny", "layers": "third", "what": "ppo"}
+    ours = [place | each for each in ({"value": 3.0, "peak_gb": 0.5}, {"value": 2.0, "peak_gb": 0.5}, {"error": ""})]
+    others = [{**ours[0], name: "another", "value": 1.0} for name in place]
+    budget, options = gpu.Budget(time.perf_counter() + 60), argparse.Namespace(peer=python)
+    (row,) = gpu._peer([*ours, *others], budget, ("tiny", "third"), shared, {}, options)
     assert (row["value"], row["times_slower"], row["our_share_of_its_peak"]) == (6.0, 3.0, 0.25)
     found = json.loads(asked[0][-1].splitlines()[-1])
     assert found["hidden"] == 64 and found["asked"][:4] == ["1", "bfloat16", "2", "--random"]
@@ -87,8 +104,56 @@ def test_a_peer_that_fails_is_named_in_the_table(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 'ModuleNotFoundError: no trl' >&2; exit 1\n")
     python.chmod(0o755)
-    row = gpu_peer.peer_row(gpu._shared("tiny", "third", torch.device("cpu")), python, (4, 16, 16), [])
+    shared = gpu._shared("tiny", "third", torch.device("cpu"))
+    row = gpu_peer.peer_row(shared, python, (4, 16, 16), [], seconds=60)
     assert row == {"error": "the peer ended with 1: ModuleNotFoundError: no trl"}
+    python.write_text("#!/bin/sh\nexec sleep 60\n")
+    row = gpu_peer.peer_row(shared, python, (4, 16, 16), [], seconds=0.2)
+    assert row == {"error": "the peer was ended after 0 s, when the time for all was over"}
+
+
+def test_a_model_that_does_not_fit_takes_no_other_row_along(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def opened(shape: str, layers: str, *_: Any) -> Any:
+        if layers == "all":
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20.00 GiB")
+        return "opened"
+
+    monkeypatch.setattr(gpu, "_shared", opened)
+    monkeypatch.setattr(gpu, "_rate", lambda device: 1e12)
+    monkeypatch.setattr(gpu, "_bandwidth", lambda device: 1e9)
+    row = {"value": 1.0, "unit": "s", "peak_gb": 0.0}
+    for part in ("_generation", "_ppo", "_sft", "_reward"):
+        monkeypatch.setattr(gpu, part, lambda shared, *_: [{**row, "shared": str(shared)}])
+    monkeypatch.setattr(sys, "argv", ["gpu", "--tiny"])
+    gpu.main()
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert [row["shared"] for row in rows if row["layers"] == "third"] == 4 * ["opened"]
+    assert [row["error"] for row in rows if row["layers"] == "all"] == 3 * ["CUDA out of memory."]
+
+
+def test_the_counted_operations_are_those_that_a_layer_does() -> None:
+    """By hand, of a step of SFT on the one adapted layer of the tiny shape; the trunk is computed once, before."""
+    shared = gpu._shared("tiny", "third", torch.device("cpu"))
+    rows = [Encoded(gpu._ids(16, n, shared), gpu._ids(16, n + 999, shared)) for n in range(4)]
+    phase = SupervisedPhase(shared, rows, [*range(4)] * 4, [], SupervisedSettings(batch_size=4, epochs=4))
+    phase.advance(0)
+    card = {"tflops": 1e-12}
+    counted = gpu._against_floor(lambda: phase.advance(1), 1.0, card)
+    every, read, rank = 4 * 32, 4 * 16, 16  # tokens; those that predict a response token
+
+    def linear(tokens: int, inputs: int, outputs: int, *, first: bool = False) -> int:
+        """W·x and the two products of the update; backward ∂A, ∂B and s·g·B, and, unless it is first, ∂x of both."""
+        forward = inputs * outputs + rank * (inputs + outputs)
+        backward = rank * (inputs + 2 * outputs) + (0 if first else inputs * outputs + rank * inputs)
+        return 2 * tokens * (forward + backward)
+
+    maps = linear(every, 64, 64, first=True) + 2 * linear(every, 64, 32, first=True)  # query, key, value
+    maps += linear(read, 64, 64) + 2 * linear(read, 64, 128) + linear(read, 128, 64)  # output, gate, up, down
+    attention = 2 * (2 + 5) * 4 * 4 * 32 * 32 * 16  # 4 rows of 4 heads: two products forward, five backward
+    head = 2 * 2 * read * 512 * 64  # its derivative is taken in the forward pass
+    assert counted == maps + attention + head
 
 
 def test_a_peer_that_does_not_exist_is_refused(
