@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from triphase.models.loading import LoadedModel
@@ -127,3 +128,18 @@ class Lines:
             step: {name: value for name, value in row.items() if "seconds" not in name}
             for step, row in self.rows.items()
         }
+
+
+class ByHand:
+    """A packing of a base in few bits without its library: symmetric int8 with a scale for each output."""
+
+    widened_times = 0
+
+    def packed(self, weight: Tensor) -> dict[str, Tensor]:
+        scales = weight.abs().amax(1, keepdim=True) / 127
+        return {"codes": (weight / scales).round().to(torch.int8), "scales": scales}
+
+    def widened(self, kept: dict[str, Tensor], shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        ByHand.widened_times += 1
+        assert kept["codes"].shape == shape
+        return kept["codes"].to(dtype) * kept["scales"].to(dtype)

@@ -126,13 +126,13 @@ def _held(each: Any) -> Any:
 
 
 def _refuse_mixture(func: Any, args: Any, kwargs: Any) -> None:
+    if func in _INDEXING and isinstance(args[0], OnCard):  # positions may come from the processor; that is an upload
+        args = (args[0], *args[2:])
     tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
     if func in (_aten._to_copy.default, _aten.copy_.default, _aten.copy.default):
         return
     on_card = [each for each in tensors if isinstance(each, OnCard)]
     others = [each for each in tensors if not isinstance(each, OnCard) and each.ndim]  # numbers may stand beside
-    if func in _INDEXING:  # positions may come from the processor; that is an upload
-        others = [each for each in others if each.dtype not in (torch.int64, torch.bool)]
     if on_card and others:
         raise MixedDevicesError(f"{func}: {tuple(others[0].shape)} {others[0].dtype} of the processor beside the card")
 
@@ -147,6 +147,7 @@ def _count(func: Any, args: Any, to_processor: bool) -> None:
         name = "boolean index"
     uploads = func is _aten._to_copy.default and not isinstance(args[0], OnCard)
     if func is _aten.copy_.default:
+        name = "copy to the processor" if isinstance(args[1], OnCard) and not isinstance(args[0], OnCard) else name
         uploads = isinstance(args[0], OnCard) and not isinstance(args[1], OnCard) and args[1].ndim > 0
     if func in _INDEXING:
         uploads = any(isinstance(each, Tensor) and not isinstance(each, OnCard) for each in args[1])

@@ -9,15 +9,16 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import patch
 
 import torch
-from tests.small import random_model, samples, tokenizer
+from tests.small import ByHand, random_model, samples, tokenizer
 
+from triphase.models import quantization
 from triphase.models.backbone import layers_of
 from triphase.models.loading import LoadedModel
 from triphase.models.members import WITNESS, RewardMember
 from triphase.models.policies import policy_for
-from triphase.models.quantization import quantize
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.reward import RewardPhase
@@ -49,12 +50,12 @@ def shared_on(
     *,
     strategy: Strategy = ALONE,
     recompute: bool = False,
-    quantization: str | None = None,
+    quantized_to: str | None = None,
 ) -> SharedModel:
     """The roles on a small decoder that lives on ``device``, each adapter with an update that changes something."""
     model = random_model(kind).to(device, dtype)
-    if quantization is not None:
-        quantize(model, quantization, device)
+    if quantized_to is not None:
+        quantization.quantize(model, quantized_to, device)
     model.tie_weights()  # moved to a device of others, the two names of the embedding are two tensors
     if strategy.shards:
         strategy.load_together(None)
@@ -167,6 +168,13 @@ def ppo_full(shared: SharedModel) -> Metrics:
     return ppo(shared, method="full", critic="adapter", critic_start="reward")
 
 
+def quantized(shared: SharedModel) -> Metrics:
+    """PPO over a base in eight bits."""
+    with patch.object(quantization, "_packing_of", lambda kind: ByHand()):
+        quantization.quantize(shared.backbone.model, "int8")
+    return ppo(shared)
+
+
 def evaluation(shared: SharedModel) -> Metrics:
     """How far sampled responses are from the reference, as the evaluation asks it."""
     shared.adapters.load(POLICY, {name: 1.5 * value for name, value in shared.adapters.state(REFERENCE).items()})
@@ -212,6 +220,7 @@ STEPS: dict[str, Callable[[SharedModel], Metrics]] = {
     "ppo-reinforce": partial(ppo, advantage_estimator="reinforce"),
     "ppo-critic": partial(ppo, critic="adapter", critic_warmup=1),
     "ppo-full": ppo_full,
+    "ppo-quantized": quantized,
     "ensemble": with_ensemble,
     "evaluation": evaluation,
 }

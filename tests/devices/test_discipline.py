@@ -25,6 +25,7 @@ WAITS = {
     "ppo-grpo": 56,
     "ppo-reinforce": 67,
     "ppo-critic": 75,
+    "ppo-quantized": 69,
     "ppo-full": 130,  # of a model of its own: how it writes is compared with the full pass once
     "ensemble": 75,
     "evaluation": 8,
@@ -109,6 +110,20 @@ for name, module, owner in (
     except card.MixedDevicesError as error:
         print("found:", name, error)
     setattr(place, owner, real)
+# Where an operation takes whole numbers of the processor, as positions, but not in another place.
+numbers, there = torch.arange(4), torch.arange(4, device=device)
+for take in (
+    lambda: numbers[there],
+    lambda: there.index_put_((numbers,), numbers),
+):
+    try:
+        take()
+        print("missed:", take)
+    except card.MixedDevicesError as error:
+        print("found:", error)
+with card.watching() as watch:
+    there[numbers], numbers.copy_(there)
+assert watch.uploads == 1 and watch.waits == {"copy to the processor": 1}, (watch.uploads, watch.waits)
 loss = minibatch.clipped_policy_loss
 def waiting(*args, **kwargs):
     made = loss(*args, **kwargs)
@@ -151,8 +166,9 @@ def run(program: str) -> str:
 
 def test_a_planted_tensor_of_the_processor_is_found_in_each_phase_and_a_planted_wait_counted() -> None:
     *mixed, waits = run(PLANTED).splitlines()
-    assert len(mixed) == 10
-    assert all(line.startswith("found: ") and "aten.add.Tensor" in line for line in mixed), mixed
+    assert len(mixed) == 12
+    assert all(line.startswith("found: ") for line in mixed), mixed
+    assert all("aten.add.Tensor" in line for line in mixed[:10]) and all("aten.index" in line for line in mixed[10:])
     planted, microbatches = map(int, waits.split())
     assert planted == microbatches > 0
 

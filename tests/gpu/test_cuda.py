@@ -88,7 +88,7 @@ def resumed(
     first: str, second: str, directory: Path, *, cut: int, quantization: str | None = None
 ) -> dict[str, torch.Tensor]:
     """What a run ends with that was cut in an iteration on one device, and went on on another."""
-    begun, lines = ppo_phase(shared_on(first, quantization=quantization), iterations=3), Lines()
+    begun, lines = ppo_phase(shared_on(first, quantized_to=quantization), iterations=3), Lines()
     advance = begun.advance
 
     def stopped(iteration: int) -> dict[str, float]:
@@ -99,7 +99,7 @@ def resumed(
     begun.advance = stopped  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         run_loop(begun, LoopOptions(directory, lines, keep=1))
-    again = ppo_phase(shared_on(second, quantization=quantization), iterations=3)
+    again = ppo_phase(shared_on(second, quantized_to=quantization), iterations=3)
     run_loop(again, LoopOptions(directory, lines, keep=1))
     return state_of(again)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from tests.small import random_model, samples, tokenizer
+from tests.small import ByHand, random_model, samples, tokenizer
 from torch import Tensor, nn
 
 from triphase.cli.extras import missing_package
@@ -28,21 +28,6 @@ from triphase.planning.machine import CARDS, Machine
 from triphase.planning.machine_plan import strategies_for
 from triphase.settings.phases import SupervisedSettings
 from triphase.settings.schema import AdapterSettings, RunSettings
-
-
-class ByHand:
-    """Symmetric int8 with a scale for each output."""
-
-    widened_times = 0
-
-    def packed(self, weight: Tensor) -> dict[str, Tensor]:
-        scales = weight.abs().amax(1, keepdim=True) / 127
-        return {"codes": (weight / scales).round().to(torch.int8), "scales": scales}
-
-    def widened(self, kept: dict[str, Tensor], shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        ByHand.widened_times += 1
-        assert kept["codes"].shape == shape
-        return kept["codes"].to(dtype) * kept["scales"].to(dtype)
 
 
 @pytest.fixture

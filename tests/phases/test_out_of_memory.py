@@ -101,8 +101,8 @@ def test_a_skipped_step_before_the_lack_counts_once(tmp_path: Path, monkeypatch:
     assert ends[0] == ends[1]
 
 
-@pytest.mark.parametrize(("most", "left"), [(9, None), (10, 5)])
-def test_passes_are_never_smaller_than_the_longest_row(most: int, left: int | None) -> None:
+@pytest.mark.parametrize(("most", "left"), [(9, None), (10, 5), (100_000, 5 * 9 // 2)])
+def test_passes_are_never_smaller_than_the_longest_row_and_always_than_a_step(most: int, left: int | None) -> None:
     phase = supervised(most)
     phase.lengths = [4, 9, 6]
     assert phase.halve_microbatches() == left

@@ -48,13 +48,13 @@ def test_no_weight_is_further_off_than_half_a_gap(kind: str, dtype: torch.dtype)
 @pytest.mark.parametrize("name", ["sft", "reward", "ppo", "ppo-grpo"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_phase_takes_a_step(kind: str, name: str) -> None:
-    metrics = STEPS[name](shared_on("cpu", quantization=kind))
+    metrics = STEPS[name](shared_on("cpu", quantized_to=kind))
     assert not any(value for key, value in metrics.items() if "skipped" in key)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_resumed_run_ends_the_same_to_the_bit(kind: str, tmp_path: Path) -> None:
-    whole = ppo_phase(shared_on("cpu", quantization=kind), iterations=3)
+    whole = ppo_phase(shared_on("cpu", quantized_to=kind), iterations=3)
     run_loop(whole, LoopOptions(tmp_path / "whole", Lines(), keep=1))
     ended = resumed("cpu", "cpu", tmp_path / "cut", cut=2, quantization=kind)
     assert all(torch.equal(value, ended[name]) for name, value in state_of(whole).items())

@@ -16,8 +16,11 @@ class HalvesMicrobatches:
 
     def halve_microbatches(self) -> int | None:
         """See Phase; None if a pass has only one row already."""
-        most = most_tokens(self.settings.tokens_at_once)
-        if most <= max(self.lengths, default=0):
+        longest = max(self.lengths, default=0)
+        # No pass has more than all rows of a step, or all that are held out: half of more would fail again.
+        rows = max(self.settings.batch_size, len(getattr(self, "heldout", ())))
+        most = min(most_tokens(self.settings.tokens_at_once), rows * longest)
+        if most <= longest:
             return None
         generator = getattr(self, "generator", None)
         if isinstance(generator, LocalGenerator):
