@@ -76,6 +76,11 @@ def test_joint_maps_add_biases_and_updates_to_the_packed_product(bias: bool) -> 
         found, expected = packed(columns), plain(columns)
         assert found.shape == expected.shape == (48, count)
         assert torch.allclose(found, expected, rtol=2**-7, atol=2**-6)
+    for module in (modules[0], modules[2]):
+        module.lora_b[POLICY].data.mul_(-1.0)
+    packed.refresh()
+    assert torch.equal(packed(columns), FusedLinear(modules, packed=True)(columns))
+    plain.refresh()
     bare = FusedLinear(modules[1:2], packed=True)
     assert torch.allclose(bare(columns), plain(columns)[16:24], rtol=2**-7, atol=2**-6)
 

@@ -168,6 +168,8 @@ class FusedLinear:
             self._down.copy_(down)
         for (_, _, mine), (_, _, now) in zip(self._ups, ups, strict=True):
             mine.copy_(now)
+        if self._up is not None:
+            self._up.copy_(self._joint_ups())
 
     def __call__(self, columns: Tensor) -> Tensor:
         """(K, M) → (sum of N, M), the maps' outputs concatenated."""

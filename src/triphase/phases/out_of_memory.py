@@ -18,7 +18,7 @@ class HalvesMicrobatches:
         """See Phase; None if a pass has only one row already."""
         longest = max(self.lengths, default=0)
         # No pass has more than all rows of a step, or all that are held out: half of more would fail again.
-        rows = max(self.settings.batch_size, len(getattr(self, "heldout", ())))
+        rows: int = max(self.settings.batch_size, len(getattr(self, "heldout", ())))
         most = min(most_tokens(self.settings.tokens_at_once), rows * longest)
         if most <= longest:
             return None
