@@ -5,6 +5,7 @@ Servers take half a minute to come up, so one serves all tests of this module, i
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -222,6 +223,21 @@ def test_a_run_from_the_command_line(finished: Path) -> None:
     assert len(rows) == 2 and rows[1]["ppo/reference_kl"] != 0
     assert all(row["ppo/sampler_difference_max"] < 1e-4 for row in rows)
     assert (finished / "log.jsonl").read_text().count("is loaded on") == 2
+
+
+def test_a_trial_compares_the_server_with_this_process(folder: Path, config: Path) -> None:
+    """The faster one samples the run, which goes through."""
+    words = [*TRIPHASE, "run", str(config), "--name", "trial", "--rollouts.engine", "auto"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = folder / "runs" / "trial"
+    lines = [json.loads(line)["message"] for line in (run / "log.jsonl").read_text().splitlines()]
+    (chosen,) = [line for line in lines if line.startswith("rollouts.engine auto: ")]
+    rates = re.search(r"([\d.e+]+) new tokens per second in this process, ([\d.e+]+) by servers; (.*)$", chosen)
+    assert rates is not None and min(float(rates[1]), float(rates[2])) > 0, chosen
+    here, served = float(rates[1]), float(rates[2])
+    assert rates[3] == ("the servers sample this run" if served > here else "this process samples this run"), chosen
+    assert len(read_metrics(run / "ppo" / "metrics.jsonl")) == 2
 
 
 def test_an_exported_policy_opens_in_vllm(finished: Path, folder: Path) -> None:

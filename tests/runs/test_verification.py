@@ -11,7 +11,7 @@ from triphase.cli.main import main
 from triphase.monitoring.sums import seal
 from triphase.records.files import fingerprint
 from triphase.reports.contents import read_run
-from triphase.runs import pipeline
+from triphase.runs import pipeline, verification
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,17 @@ def test_another_start_is_told(whole: Path, capsys: pytest.CaptureFixture[str]) 
         manifest.write_bytes(kept[1])
     out = capsys.readouterr().out
     assert "sft step 2: DIFFERENT" in out and "sft step 1: same" in out and "note: versions are the same" in out
+
+
+def test_code_and_packages_that_have_changed_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config: dict[str, object] = {"versions": {"torch": "1", "peft": "1"}, "git_revision": "old"}
+    monkeypatch.setattr(verification, "read_config", lambda path: config)
+    monkeypatch.setattr(verification, "versions", lambda: {"torch": "2", "peft": "1"})
+    monkeypatch.setattr(verification, "git_revision", lambda: "new")
+    revision = "the git revision of this directory was old and is new"
+    assert verification.differences(tmp_path) == ["torch was 1 and is 2", revision]
+    config["git_revision"] = None  # started outside a repository
+    assert verification.differences(tmp_path) == ["torch was 1 and is 2"]
 
 
 def test_what_cannot_be_verified_is_told_in_a_line(

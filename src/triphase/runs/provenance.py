@@ -47,7 +47,7 @@ def provenance(
     return {
         "settings": plain,
         "versions": versions(),
-        "git_revision": _git_revision(),
+        "git_revision": git_revision(),
         "begun": begun,
         "machine": {
             "system": platform.platform(),
@@ -84,7 +84,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: {error}; restore it, or choose another name (--name)") from None
 
 
-def _git_revision() -> str | None:
+def git_revision() -> str | None:
+    """The commit that is checked out in the working directory; None outside a repository."""
     try:
         command = ["git", "rev-parse", "HEAD"]
         found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603

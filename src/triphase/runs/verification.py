@@ -20,7 +20,7 @@ from triphase.runs import pipeline
 from triphase.runs.base_dtype import kept_dtype
 from triphase.runs.directory import RunDirectory
 from triphase.runs.kept_engine import kept_choice
-from triphase.runs.provenance import day_begun, read_config, versions
+from triphase.runs.provenance import day_begun, git_revision, read_config, versions
 from triphase.runs.reward_training import run_reward
 from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
@@ -34,6 +34,7 @@ from triphase.training.stopping import Stopped, StopRequest
 
 _COPIED = ("labels.sqlite",)
 _LINKED = (SFT, REWARD)
+_REVISION = "the git revision of this directory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,13 @@ def verify_run(path: Path, steps: int = FINGERPRINTED) -> list[Verification]:
 
 
 def differences(path: Path) -> list[str]:
-    """Differences from the start of the run: versions of what the numbers depend on."""
-    kept: dict[str, Any] = read_config(path / "config.yaml").get("versions", {})
+    """Differences from the start of the run: versions of what the numbers depend on, and the code in this directory."""
+    config = read_config(path / "config.yaml")
+    before, now = config.get("versions", {}), {**versions()}
+    if config.get("git_revision"):
+        before, now = before | {_REVISION: config["git_revision"]}, now | {_REVISION: git_revision()}
     return [
-        f"{name} was {kept.get(name, 'absent')} and is {now}"
-        for name, now in versions().items()
-        if kept.get(name) != now
+        f"{name} was {before.get(name, 'absent')} and is {now[name]}" for name in now if before.get(name) != now[name]
     ]
 
 
