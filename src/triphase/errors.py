@@ -63,6 +63,19 @@ class ServerAway(ServerError):
     """A server that did not respond, or is overloaded, after the last try: another may do its work."""
 
 
+def first_line_of(error: BaseException, most: int = 200) -> str:
+    """The first line of another library's message, or its type if it has none; a long one ends after a whole word."""
+    return clipped((str(error).strip().splitlines() or [type(error).__name__])[0], most)
+
+
+def clipped(text: str, most: int = 200) -> str:
+    """A text of at most ``most`` characters, and an ellipsis in place of the words after them."""
+    if len(text) <= most:
+        return text
+    start = text[:most]
+    return f"{start if text[most] == ' ' else start.rpartition(' ')[0] or start}…"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a library ran out of memory (on a CPU or a GPU), in any of the ways in which they report it."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from triphase.errors import RunError
+from triphase.errors import RunError, first_line_of
 from triphase.records.hub import bound_hub
 from triphase.records.visible import visible
 
@@ -48,11 +48,9 @@ def push(
     except HfHubHTTPError as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         hint = "; sign in with `hf auth login`, with a token that has write access" if status in (401, 403) else ""
-        raise RunError(
-            f"{repository}: the hub refused it ({(str(error).splitlines() or [''])[0][:200]}){hint}"
-        ) from None
+        raise RunError(f"{repository}: the hub refused it ({first_line_of(error)}){hint}") from None
     except Exception as error:  # the library raises many types of errors, of the network and of the file system too
-        line = (str(error).splitlines() or [""])[0][:200]
+        line = first_line_of(error)
         raise RunError(f"{repository}: the hub cannot be reached ({type(error).__name__}: {line})") from None
     print(visible(str(done.commit_url)))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from triphase.datacheck.lengths import TokenCount
 from triphase.datacheck.model_names import place_of
-from triphase.errors import ModelError, TriphaseError
+from triphase.errors import ModelError, TriphaseError, first_line_of
 from triphase.models.chain import chain_of
 from triphase.models.pretrained import notes_on, open_config, open_tokenizer
 from triphase.settings.schema import ModelSettings, RunSettings
@@ -39,8 +39,8 @@ def tokenizer_notes(settings: RunSettings) -> list[str]:
     except ImportError:
         return ["transformers is not installed here: lengths are estimated, the chat template is not checked"]
     except (OSError, ValueError, KeyError, TriphaseError) as error:
-        name = settings.model.name
-        return [f"the tokenizer of {name} cannot be opened ({_first(error)}): lengths are estimated"]
+        reason = "" if isinstance(error, TriphaseError) else f" ({first_line_of(error)})"  # ours ends the check
+        return [f"the tokenizer of {settings.model.name} cannot be opened{reason}: lengths are estimated"]
     return [*_notes_on(tokenizer, settings.model), *_of_the_size(settings)]
 
 
@@ -102,12 +102,8 @@ def _notes_on(tokenizer: Any, settings: ModelSettings) -> list[str]:
     except ModelError as error:
         return [*found, str(error)]
     except Exception as error:
-        return [*found, f"the chat template fails ({_first(error)}); fix it in the tokenizer's directory"]
+        return [*found, f"the chat template fails ({first_line_of(error)}); fix it in the tokenizer's directory"]
     if template.is_chat and template.end_id != tokenizer.eos_token_id:
         end = tokenizer.convert_ids_to_tokens(template.end_id)
         found.append(f"turns end with {end}, not with the tokenizer's end of sequence; training uses the end of turn")
     return [*found, *template.notes]
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from triphase.errors import ModelError
+from triphase.errors import ModelError, first_line_of
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -34,7 +34,7 @@ def read_object(path: Path) -> dict[str, Any]:
             raise ModelError(_pointer(path))
         found = json.loads(content)
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"model.name: {path}: is not valid JSON ({_first(error)}); {_AGAIN}") from None
+        raise ModelError(f"model.name: {path}: is not valid JSON ({first_line_of(error, 120)}); {_AGAIN}") from None
     if not isinstance(found, dict):
         raise ModelError(f"model.name: {path}: contains a {type(found).__name__}, not a JSON object; {_AGAIN}")
     return found
@@ -215,7 +215,3 @@ def _product(shape: list[int]) -> int:
     for size in shape:
         product *= int(size)
     return product
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

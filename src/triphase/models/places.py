@@ -6,7 +6,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from triphase.errors import ModelError
+from triphase.errors import ModelError, first_line_of
 from triphase.records.hub import bound_hub
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
@@ -68,7 +68,7 @@ def fetched(name: str) -> Path:
     except ImportError as error:
         raise ModelError(f"model.name: {error.name} is not installed; run: pip install 'triphase[train]'") from None
     except Exception as error:
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        text = first_line_of(error)
         raise ModelError(
             f"model.name: there is no directory {name}, and it cannot be downloaded as a hub id ({text}); check the "
             "spelling, or the network"

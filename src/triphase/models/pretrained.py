@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from triphase.errors import ModelError, TriphaseError, is_out_of_memory
+from triphase.errors import ModelError, TriphaseError, first_line_of, is_out_of_memory
 from triphase.models.files import named
 from triphase.records.hub import bound_hub
 from triphase.settings.schema import ModelSettings
@@ -40,8 +40,8 @@ def opening(what: str, name: str) -> Iterator[None]:
 
 def first_line(error: Exception) -> str:
     """The first line of an error's message, with its type if the text alone is unclear (a KeyError's)."""
-    text = (str(error).strip().splitlines() or [""])[0][:240]
-    return text if isinstance(error, OSError | ValueError | ImportError) and text else f"{type(error).__name__}: {text}"
+    text, kind = first_line_of(error, 240), type(error).__name__
+    return text if isinstance(error, OSError | ValueError | ImportError) or text == kind else f"{kind}: {text}"
 
 
 def options_of(settings: ModelSettings) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from triphase.batches.padding import Layout
-from triphase.errors import ModelError
+from triphase.errors import ModelError, first_line_of
 from triphase.models.layers import gather_positions
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def require_exact_division(backbone: "Backbone") -> None:
     except _FAILURES as error:
         raise ModelError(
             f"{_name(backbone)} does not run when it is split at layer {backbone.trunk_layers} "
-            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}); {_remedy(backbone)}"
+            f"({type(error).__name__}: {first_line_of(error, 120)}); {_remedy(backbone)}"
         ) from error
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from triphase.errors import SettingsError
+from triphase.errors import SettingsError, first_line_of
 from triphase.records.bounded_calls import NoAnswer, Worker
 from triphase.records.interruption import is_stop_asked
 
@@ -88,7 +88,7 @@ class _Guarded:
         if error is not None:  # an unreachable network, a full disk, a changed interface
             self._broken = True
             kind = "" if isinstance(error, NoAnswer) else f"{type(error).__name__}: "
-            reason = f"{kind}{(str(error).splitlines() or [''])[0][:200]}"
+            reason = f"{kind}{first_line_of(error)}"
             _log.warning("%s is disabled for %s: %s. metrics.jsonl is still written.", self.kind, self._phase, reason)
 
     def _call(self, method: str, *arguments: Any) -> None:

@@ -14,7 +14,7 @@ from triphase.datacheck.agenda import todo
 from triphase.datacheck.examiner import Examiner
 from triphase.datacheck.model_names import place_of
 from triphase.datacheck.run_data import RunData
-from triphase.errors import ModelError, TriphaseError
+from triphase.errors import ModelError, TriphaseError, first_line_of
 from triphase.footprints.cost import CostModel
 from triphase.footprints.moments import PARTS, Footprint
 from triphase.footprints.server_memory import server_bytes, server_notes
@@ -168,9 +168,9 @@ def traceable(settings: RunSettings) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, AttributeError, TypeError, ValueError, LookupError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"model.name: {settings.model.name!r} cannot be planned: its layers do not run without data ({first_line})"
+            f"model.name: {settings.model.name!r} cannot be planned: its layers do not run without data "
+            f"({first_line_of(error)})"
         ) from error
 
 

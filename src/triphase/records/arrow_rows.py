@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from triphase.errors import DataError
+from triphase.errors import DataError, first_line_of
 from triphase.records.arrow_batches import rows_at_a_time, rows_of
 from triphase.records.arrow_sizes import require_bounded
 from triphase.records.lines import RefuseRow, Row, require_usable_columns
@@ -54,7 +54,7 @@ def _batches(path: Path, name: str) -> Iterator[Any]:
                 yield batch
                 rows += batch.num_rows
     except (pyarrow.ArrowException, MemoryError, OverflowError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        reason = first_line_of(error)
         raise DataError(f"{name}: row {rows + 1}: damaged Arrow file ({reason})") from None
 
 
@@ -72,7 +72,7 @@ def saved_rows(path: Path, split: str, name: str) -> Iterator[Row]:
     try:
         found: Any = load_from_disk(str(path))
     except Exception as error:  # the library raises many types of its own
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        reason = first_line_of(error)
         raise DataError(f"{name}: cannot be opened as a saved data set ({type(error).__name__}: {reason})") from None
     if isinstance(found, DatasetDict):
         if split not in found:

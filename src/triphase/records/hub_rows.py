@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from triphase.errors import DataError
+from triphase.errors import DataError, first_line_of
 from triphase.records.hub import bound_hub
 from triphase.records.lines import Row
 from triphase.records.paths import SUFFIXES, shown
@@ -64,7 +64,7 @@ def _data_set(source: SourceSettings, name: str) -> Iterable[Mapping[str, Any]]:
 
 
 def _failed(name: str, error: Exception) -> DataError:
-    line = (str(error).strip().splitlines() or [""])[0][:200]
+    line = first_line_of(error)
     missing = "Config name is missing" in str(error) or "BuilderConfig" in str(error)
     remedy = (
         "set the configuration as config"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from triphase.errors import DataError
+from triphase.errors import DataError, first_line_of
 from triphase.records.arrow_batches import MOST_BYTES, MOST_RATIO, rows_at_a_time, rows_of
 from triphase.records.lines import RefuseRow, Row, require_usable_columns
 from triphase.records.paths import format_of
@@ -33,7 +33,7 @@ def parquet_rows(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
                     number += 1
                     yield Row(values, name, number, unit="row")
     except (pyarrow.ArrowException, MemoryError, OverflowError) as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        reason = first_line_of(error)
         raise DataError(f"{name}: row {number + 1}: damaged Parquet file ({reason})") from None
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from triphase.batches.order import microbatches
-from triphase.errors import SettingsError, TriphaseError
+from triphase.errors import SettingsError, TriphaseError, clipped
 from triphase.models.chain import base_of, errors_under
 from triphase.models.files import check_classifier_files, read_object
 from triphase.models.merging import check_adapter
@@ -74,7 +74,7 @@ class ClassifierScorer(Scorer):
         except TriphaseError:
             raise
         except Exception as error:  # the many error types of transformers, peft and the hub
-            text = " ".join(visible(str(error)).split())[:200]
+            text = clipped(" ".join(visible(str(error)).split()))
             raise SettingsError(
                 f"{self._setting}.model: cannot open {self.name} as a sequence classifier ({type(error).__name__}: "
                 f"{text}); give a directory or hub id with config.json, tokenizer and safetensors weights"

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from triphase.errors import first_line_of
+
 Step = Callable[[], None]
 Record = Callable[[Step], Step]
 """Turns a step into one that does the same to the same tensors. The capture runs the step a few times."""
@@ -41,6 +43,6 @@ class CudaGraphs:
                 step()
         except RuntimeError as error:
             self._pool = None
-            raise NotRecordedError((str(error).splitlines() or [type(error).__name__])[0][:160]) from error
+            raise NotRecordedError(first_line_of(error, 160)) from error
         replay: Step = graph.replay
         return replay
