@@ -5,6 +5,7 @@ It is in a file without a name, which ends with the process: a run that is start
 
 import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,13 @@ class UnsavedStart:
         self._directory, self._values = make_directory(directory), json.dumps(now.values)
         with disk_errors(directory):
             self._file = tempfile.TemporaryFile(dir=directory)
-            self._file.write(save({name: each.detach().cpu().contiguous() for name, each in now.tensors.items()}))
+            try:
+                self._file.write(save({name: each.detach().cpu().contiguous() for name, each in now.tensors.items()}))
+                self._file.flush()
+            except OSError:
+                with suppress(OSError):
+                    self._file.close()
+                raise
 
     def restore(self, state: TrainingState[Any]) -> None:
         """Take the state back to the copy."""
