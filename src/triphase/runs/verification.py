@@ -85,7 +85,8 @@ def verify_run(path: Path, steps: int = FINGERPRINTED) -> list[Verification]:
 def differences(path: Path) -> list[str]:
     """Differences from the start of the run: versions of what the numbers depend on, and the code in this directory."""
     config = read_config(path / "config.yaml")
-    before, now = config.get("versions", {}), {**versions()}
+    before: dict[str, str | None] = config.get("versions", {})
+    now: dict[str, str | None] = {**versions()}
     if config.get("git_revision"):
         before, now = before | {_REVISION: config["git_revision"]}, now | {_REVISION: git_revision()}
     return [
