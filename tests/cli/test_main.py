@@ -252,4 +252,6 @@ def test_a_fraction_is_no_whole_number(mistake: Callable[..., str], config: Path
             f'Invalid value for {words[2]}: unable to convert "1.5" into int; see triphase run --help'
         )
     assert 'unable to convert "2.5"' in mistake("evaluate", config, "--checkpoint", "2.5")
+    told = mistake("sft", config, "--processes", "2")
+    assert told.endswith("it is an option of `triphase run`; torchrun starts other commands in several processes")
     assert "--seeds 0: must lie" in mistake("run", config, "--seeds", "0.0")  # as before: a whole number

@@ -72,6 +72,12 @@ def reconfigure(place: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def test_a_model_without_its_tokenizer_is_told_so(damaged: Path) -> None:
+    for path in damaged.glob("token*"):
+        path.unlink()
+    assert "contains no tokenizer; copy the model's tokenizer files into it" in refused(damaged)
+
+
 def test_a_whole_model_opens_and_tied_weights_are_no_fault(whole: Path, tmp_path: Path) -> None:
     check(whole)
     load(whole)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from triphase.datacheck.run_data import RunData
 from triphase.monitoring.log import run_log
+from triphase.settings.schema import RunSettings
 
 
 def test_a_line_that_the_disk_takes_in_part_is_taken_back_and_said(
@@ -31,3 +33,14 @@ def test_a_line_that_the_disk_takes_in_part_is_taken_back_and_said(
     assert [line["message"] for line in lines] == ["first", "fourth"]
     assert len(said) == 1 and "log.jsonl cannot be written (No space left on device)" in said[0]
     assert not logging.getLogger("triphase").handlers
+
+
+def test_how_records_are_read_is_no_warning(tmp_path: Path) -> None:
+    rows = [{"instruction": f"Name tree {n}.", "output": "An elm.", "note": "x"} for n in range(3)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"demonstrations": [{"path": str(tmp_path / "a.jsonl")}]}
+    said: list[str] = []
+    with run_log(tmp_path, said.append):
+        RunData(RunSettings.model_validate({"name": "x", "model": {"name": "m"}, "data": data})).demonstrations()
+    assert [line.partition(": ")[0] for line in said] == ["note", "warning"]
+    assert said[0].endswith("read as Alpaca (instruction, input, output)") and "not read: note (3 rec" in said[1]

@@ -198,8 +198,8 @@ def test_a_machine_that_is_not_described_well_is_one_line(
 
 
 def test_memory_alone_takes_the_slowest_card_of_that_size() -> None:
-    assert machine_of(8, "80GB", None, None) == Machine(CARDS["a100-80gb"], 8, 80e9)
-    assert machine_of(1, "24 gb", None, 1.5) == Machine(CARDS["rtx-3090"], 1, 24e9, 1.5)
+    assert machine_of(8, "80GB", None, None) == Machine(CARDS["a100-80gb"], 8, 80e9, assumed=True)
+    assert machine_of(1, "24 gb", None, 1.5) == Machine(CARDS["rtx-3090"], 1, 24e9, 1.5, assumed=True)
     assert machine_of(1, "40GB", "H100", None) == Machine(H100, 1, 40e9)
 
 
@@ -226,6 +226,11 @@ def test_the_command_prints_what_it_writes(
     assert main([*words, "--json", str(plan)]) == 0
     shown, found = capsys.readouterr().out, json.loads(plan.read_text())
     assert shown.startswith("2 × h100 with 80.00 GB each: replicated") and "cost, roughly" in shown
+    assert "time, roughly" in shown and " min " in shown
+    assert main([*words[:-4], "--memory", "80GB"]) == 0
+    assert (
+        "a100-80gb with 80.00 GB each (the slowest card of this size; --card names another)" in capsys.readouterr().out
+    )
     assert found["phases"]["ppo"]["cost"] == pytest.approx(6 * found["phases"]["ppo"]["hours"])
     # Cards between what a whole base takes and what a part of many layers does.
     deep = deep_model(tmp_path / "deep")

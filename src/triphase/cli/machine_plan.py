@@ -41,7 +41,8 @@ def show_machine_plan(found: "MachinePlan", json_file: Path | None) -> None:
         write_json(json_file, found.as_json())
     machine, console = found.machine, Console(soft_wrap=True, highlight=False)
     console.print(
-        f"{machine.gpus} × {machine.card.name} with {size_text(machine.memory)} each: {found.strategy} "
+        f"{machine.gpus} × {machine.card.name} with {size_text(machine.memory)} each"
+        f"{' (the slowest card of this size; --card names another)' if machine.assumed else ''}: {found.strategy} "
         f"({_WHY[found.strategy]})"
     )
     console.print(_table(found))
@@ -85,7 +86,7 @@ def _table(found: "MachinePlan") -> Table:
     table.add_section()
     for kind in _PASSES:
         row(f"tokens, {kind}", lambda phase, kind=kind: _count(found.tokens(phase, kind)))  # type: ignore[misc]
-    row("hours, roughly", lambda phase: _hours(found.hours(phase)))
+    row("time, roughly", lambda phase: _hours(found.hours(phase)))
     if found.machine.price is not None:
         row("cost, roughly", lambda phase: f"{found.cost(phase):,.2f}")
     row("a checkpoint", lambda phase: size_text(found.checkpoint.get(phase.phase, 0.0)))
@@ -102,4 +103,4 @@ def _count(tokens: float) -> str:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:.2f}" if hours >= 0.1 else f"{hours * 60:.1f} min"
+    return f"{hours:.2f} h" if hours >= 0.1 else f"{hours * 60:.1f} min"

@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triphase.datacheck.examiner import Examiner
 from triphase.datacheck.near_duplicates import NearDuplicates, find_near_duplicates
 from triphase.errors import DataError
+from triphase.monitoring.log import NOTE
 from triphase.records.forms import form_notes, form_of
 from triphase.records.identity import split_of
 from triphase.records.lines import partial_columns, unread_columns
@@ -109,11 +111,12 @@ class RunData:
         examiner: Callable[[], Examiner] | None = None,
         *,
         drop: bool | None = None,
-        note: Callable[[str], None] = _log.warning,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         """``examiner`` returns the encoder of records; without one they are only read. ``drop``: whether unusable
-        records are left out; by default as in the settings. ``note`` is called with what is left out."""
-        self._note = note
+        records are left out; by default as in the settings. ``note`` is called with what is left out and how records
+        are read; by default both are logged."""
+        self._note, self._tell = note or _log.warning, note or partial(_log.warning, extra=NOTE)
         self._settings = settings
         self._make_examiner = examiner
         self._drops = drops(settings) if drop is None else drop
@@ -185,6 +188,10 @@ class RunData:
             self._comparisons = [replace(item, prompt=self._registry[item.prompt.id][0]) for item in found]
         return self._comparisons
 
+    def _tell_forms(self, path: str, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._tell(f"{path}: {line}")
+
     def _read(self, role: str, source: SourceSettings) -> list[tuple[Located[Any], Any]]:
         """The usable records of a source, with their ids; the others are refused together, or left out."""
         found: list[tuple[Located[Any], Any]] = []
@@ -209,9 +216,9 @@ class RunData:
         if errors:
             self._settle(path, errors, left=len(found))
         lengths["alike"] = self._taken_alike()
-        for line in (*length_notes(lengths), *other_files_notes(source), *form_notes(forms, source),
-                     *self._near_duplicate_notes(role, source)):  # fmt: skip
+        for line in (*length_notes(lengths), *other_files_notes(source), *self._near_duplicate_notes(role, source)):
             self._note(f"{path}: {line}")
+        self._tell_forms(path, form_notes(forms, source))
         if not found:
             raise DataError(f"{path}: every record {_why_none(lengths)}")
         is_given = gives_columns(self._settings, role)

@@ -1,6 +1,8 @@
 """Opens configuration, tokenizer and weights with transformers, and turns its many errors into one line each."""
 
 import logging
+import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from triphase.records.hub import bound_hub
 from triphase.settings.schema import ModelSettings
 from triphase.tokens.shipped_templates import give_template
 
+_OF_A_TOKENIZER = re.compile(r"token|vocab|merges|piece|spm|\.py$")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 _PREFIXES = ("_orig_mod.", "module.", "pretrained_model.", "model._orig_mod.", "_fsdp_wrapped_module.", "base_model.")
 
@@ -127,6 +130,11 @@ def open_tokenizer(place: str, settings: ModelSettings) -> Any:
     """
     from transformers import AutoTokenizer
 
+    if os.path.isdir(place) and not any(map(_OF_A_TOKENIZER.search, os.listdir(place))):
+        raise ModelError(  # transformers reports it otherwise, or makes an empty tokenizer of the model's type
+            f"model.name: {settings.name!r} contains no tokenizer; copy the model's tokenizer files into it "
+            "(tokenizer.json, tokenizer_config.json)"
+        )
     with opening("the tokenizer", settings.name):
         tokenizer = AutoTokenizer.from_pretrained(place, **options_of(settings))
     give_template(tokenizer, settings.chat_template)

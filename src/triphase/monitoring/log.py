@@ -21,6 +21,8 @@ from triphase.records.visible import visible_json
 FILE_NAME = "log.jsonl"
 QUIET = {"quiet": True}
 """``extra`` of a record that goes only to the file, because the user sees it in another way."""
+NOTE = {"shown_as": "note"}
+"""``extra`` of a record that the user sees, although nothing is wrong."""
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY", re.IGNORECASE)
 _SHORTEST = 6
 _PASSWORD_IN_URL = re.compile(r"(://[^\s/:@]*):[^\s/]+@")
@@ -49,7 +51,7 @@ class RunLog(logging.Handler):
         message = without_secrets(record.getMessage())
         line = {
             "time": datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
+            "level": getattr(record, "shown_as", record.levelname.lower()),
             "source": record.name.removeprefix("triphase."),
             "message": message,
         }

@@ -42,12 +42,16 @@ CARDS = {
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """This many GPUs of one kind, each with ``memory`` bytes, at ``price`` per hour and GPU if one is given."""
+    """This many GPUs of one kind, each with ``memory`` bytes, at ``price`` per hour and GPU if one is given.
+
+    ``assumed``: whether the kind follows from the memory alone.
+    """
 
     card: Card
     gpus: int
     memory: float
     price: float | None = None
+    assumed: bool = False
 
 
 def machine_of(gpus: int, memory: str | None, card: str | None, price: float | None) -> Machine:
@@ -72,7 +76,7 @@ def machine_of(gpus: int, memory: str | None, card: str | None, price: float | N
         chosen = min(CARDS.values(), key=lambda each: (abs(each.memory - size), each.flops))
     else:
         raise SettingsError("--gpus: the GPU is not specified; add for example --memory 80GB or --card h100")
-    return Machine(chosen, gpus, chosen.memory if size is None else size, price)
+    return Machine(chosen, gpus, chosen.memory if size is None else size, price, assumed=card is None)
 
 
 def _bytes(text: str) -> float:

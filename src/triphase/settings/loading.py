@@ -159,6 +159,8 @@ def _refuse_unknown(model: type[Settings], values: Any, path: KeyPath, places: P
 
 
 def _nearest(key: str, path: KeyPath, model: type[Settings]) -> str:
+    if not path and key == "processes":
+        return "; it is an option of `triphase run`; torchrun starts other commands in several processes"
     near = difflib.get_close_matches(key, model.model_fields, n=1)
     if near:
         return f"; did you mean {dotted((*path, near[0]))}?"
