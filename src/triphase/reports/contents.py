@@ -19,7 +19,7 @@ from triphase.reports.policy_comparison import JudgedSample, Sample
 from triphase.reports.reward_quality import ScoredPair
 from triphase.settings.phase_names import PPO, VARIANTS, policy_of
 from triphase.settings.renamed import with_new_sections
-from triphase.training.artifacts import has_trained
+from triphase.training.artifacts import RANKED, has_trained
 
 SETTINGS = "settings"
 """The key of config.yaml that contains the settings; the others record where the numbers come from."""
@@ -115,7 +115,7 @@ def read_run(directory: Path, *, with_seeds: bool = True) -> RunContents:
         ppo=read_metrics(directory / "ppo" / FILE_NAME),
         variants={path.parent.name: read_metrics(path) for path in variants},
         mixture=_mapping(directory / "sft" / "mixture.json", json.loads, "mixture"),
-        labeling=_mapping(directory / "labelling.json", json.loads, "labeling"),
+        labeling=_mapping(directory / RANKED, json.loads, "labeling"),
         calibration=_mapping(directory / "reward" / "calibration.json", json.loads, "calibration"),
         pairs=read_pairs(directory / "reward" / "heldout.jsonl"),
         samples=_records(directory / "evaluation" / "samples.jsonl", Sample),

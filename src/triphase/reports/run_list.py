@@ -19,7 +19,7 @@ from triphase.reports.summary_file import read_summary
 from triphase.reports.tables import flattened
 from triphase.settings.loading import load_settings
 from triphase.settings.phase_names import PPO, REWARD, SFT
-from triphase.training.artifacts import has_left
+from triphase.training.artifacts import RANKED, SAMPLED, has_left
 
 CONFIG = "config.yaml"
 _LONGEST_LINE = 1 << 16
@@ -70,6 +70,8 @@ class RunLine:
             return self.problem
         if (self.path / "evaluation" / "samples.jsonl").is_file() and (self.path / SUMMARY).is_file():
             return "evaluated"
+        if self.finished in ((), (SFT,)) and (self.path / SAMPLED).is_file():
+            return "responses ranked" if (self.path / RANKED).is_file() else "responses sampled, not ranked"
         return f"{self.finished[-1]} finished" if self.finished else "begun"
 
 

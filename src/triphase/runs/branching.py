@@ -30,9 +30,9 @@ from triphase.settings.schema import RunSettings
 from triphase.store import open_store
 from triphase.store.copying import copy_file
 from triphase.store.database import FILE_NAME as STORE
-from triphase.training.artifacts import damage_of, has_left, place_of, taken_of
+from triphase.training.artifacts import RANKED, SAMPLED, damage_of, has_left, place_of, taken_of
 
-_NOTES = {SAMPLING: "sampling.json", LABELING: "labelling.json"}
+_NOTES = {SAMPLING: SAMPLED, LABELING: RANKED}
 _TRAINED_BEFORE_PPO = (SFT, REWARD)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from triphase.settings.phase_names import VARIANTS, ppo_phase, section_of
-from triphase.training.artifacts import has_trained, taken_of
+from triphase.training.artifacts import RANKED, has_trained, taken_of
 
 SFT, SAMPLING, LABELING, REWARD, PPO, EVALUATION = "sft", "sampling", "labelling", "reward", "ppo", "evaluation"
 # May differ between two starts of one run: it changes no result.
@@ -71,7 +71,7 @@ def begun_phases(run: Path, variants: Collection[str]) -> list[str]:
     ]
     found = {
         SAMPLING: _holds_prompts(run / "labels.sqlite"),
-        LABELING: (run / "labelling.json").exists(),
+        LABELING: (run / RANKED).exists(),
         EVALUATION: (run / "evaluation" / "samples.jsonl").exists(),
     }
     begun = {*trained, *(phase for phase, is_begun in found.items() if is_begun)}

@@ -18,6 +18,7 @@ from triphase.records.types import Ranking
 from triphase.runs.session import Run
 from triphase.runs.store_contents import require_campaigns
 from triphase.store import Store
+from triphase.training.artifacts import RANKED
 
 MOST_LABELERS = 30
 """Maximum number of labelers with individual statistics, those with the most rankings."""
@@ -50,7 +51,7 @@ def label(run: Run) -> None:
         require_campaigns(run.path, store, settings.campaigns)  # else nothing would be learned from, whoever ranks
         if settings.source == "people":
             _require_rankings(run, store)
-        write_json(run.part("labelling.json"), _figures(settings.source, store))
+        write_json(run.part(RANKED), _figures(settings.source, store))
 
 
 def _import_preferences(run: Run, store: Store) -> None:

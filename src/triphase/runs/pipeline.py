@@ -37,9 +37,9 @@ from triphase.runs.reward_gate import require_reward_model
 from triphase.runs.reward_training import run_reward
 from triphase.runs.rounds import sampled_as, sampled_policy
 from triphase.runs.session import Run
-from triphase.runs.store_contents import RANKED, is_noted, note_sampled
+from triphase.runs.store_contents import is_noted, note_sampled
 from triphase.settings.phase_names import REWARD, SFT, ppo_phase
-from triphase.training.artifacts import is_usable, name_of, taken_of
+from triphase.training.artifacts import RANKED, is_usable, name_of, taken_of
 from triphase.training.checkpoint_places import CHECKPOINTS
 from triphase.training.cleanup import settle, share_files
 from triphase.training.finals import save_policy, save_trained, save_whole_model

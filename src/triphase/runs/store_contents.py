@@ -13,9 +13,7 @@ from triphase.labeling.work.campaign_plan import known_names, missing
 from triphase.records.files import write_json
 from triphase.store import Store, open_store
 from triphase.store.database import require_one_name
-
-SAMPLED, RANKED = "sampling.json", "labelling.json"
-"""The numbers of samples and rankings when the step ended."""
+from triphase.training.artifacts import RANKED, SAMPLED
 
 
 def note_sampled(run: Path, store: Store) -> None:

@@ -20,6 +20,8 @@ from triphase.records.files import fingerprint, make_directory, write_json
 from triphase.training.sealed import MANIFEST, find_damage, read_manifest, rewrite, sealed_directory
 
 TAKEN = "taken.json"
+SAMPLED, RANKED = "sampling.json", "labelling.json"
+"""The numbers of samples and rankings when the step ended."""
 _NAME = "final"
 _ASIDE = f"{_NAME}-before-"
 _MADE_BY = "settings_sha256"
