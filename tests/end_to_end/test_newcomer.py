@@ -151,7 +151,8 @@ def in_form(form: Form, place: int, prompt: str) -> str:
     """A row of a form with a prompt and answers of the tiny task."""
     rows = "\n".join(map(json.dumps, (form.example, *form.more)))
     row = rows.replace("Name a tree.", prompt).replace("An elm.", f"sun song {'sea ' * place}end")
-    return row.replace('"No."', '"mud rust"').replace("Assistant: No.", "Assistant: mud rust")
+    row = row.replace('"No."', '"mud rust"').replace(r'\"No.\"', r'\"mud rust\"')  # also in a cell that holds JSON
+    return row.replace("Assistant: No.", "Assistant: mud rust")
 
 
 @pytest.mark.parametrize(("form", "role"), EACH, ids=[f"{form.name}-{role}" for form, role in EACH])
