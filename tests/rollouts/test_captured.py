@@ -104,8 +104,8 @@ def test_queries_and_keys_that_are_turned_together_are_turned_the_same(monkeypat
     expected = plain(made, asked, 9)
     made_as_now = DirectLayer.__init__
 
-    def together(layer: DirectLayer, module: Any) -> None:
-        made_as_now(layer, module)
+    def together(layer: DirectLayer, module: Any, *, packed: bool) -> None:
+        made_as_now(layer, module, packed=packed)
         layer.rotates_together = True
         layer._norms = OneKernel(module.input_layernorm), OneKernel(module.post_attention_layernorm)
 

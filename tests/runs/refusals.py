@@ -89,7 +89,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], str]] = {
         models.language_head: logit_map_of
         models.loading: choose_device require_card
         models.merging: check_adapter
-        models.pretrained: opening open_config open_weights
+        models.pretrained: opening open_config open_tokenizer open_weights
         models.places: directory_of _refuse_pipes fetched
         models.quantization: linear_maps
         tokens.shipped_templates: give_template

@@ -14,7 +14,7 @@ from triphase.records.hub import bound_hub
 from triphase.settings.schema import ModelSettings
 from triphase.tokens.shipped_templates import give_template
 
-_OF_A_TOKENIZER = re.compile(r"token|vocab|merges|piece|spm|\.py$")
+_OF_A_TOKENIZER = re.compile(r"token|tekken|vocab|merges|piece|spm|\.py$")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 _PREFIXES = ("_orig_mod.", "module.", "pretrained_model.", "model._orig_mod.", "_fsdp_wrapped_module.", "base_model.")
 
