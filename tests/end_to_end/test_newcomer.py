@@ -151,7 +151,7 @@ def in_form(form: Form, place: int, prompt: str) -> str:
     """A row of a form with a prompt and answers of the tiny task."""
     rows = "\n".join(map(json.dumps, (form.example, *form.more)))
     row = rows.replace("Name a tree.", prompt).replace("An elm.", f"sun song {'sea ' * place}end")
-    row = row.replace('"No."', '"mud rust"').replace(r'\"No.\"', r'\"mud rust\"')  # also in a cell that holds JSON
+    row = row.replace('"No."', '"mud rust"').replace(r"\"No.\"", r"\"mud rust\"")  # also in a cell that holds JSON
     return row.replace("Assistant: No.", "Assistant: mud rust")
 
 
