@@ -15,6 +15,7 @@ from triphase.models.lora import LoraLinear
 from triphase.models.packing import can_pack, multiply_packed, pack
 from triphase.models.products import FusedLinear, packs
 from triphase.models.roles import POLICY, SharedModel
+from triphase.models.tracing import Meter
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Request
 from triphase.settings.schema import AdapterSettings, ModelSettings
@@ -123,3 +124,18 @@ def test_they_are_made_where_they_are_asked_for_and_faster(monkeypatch: pytest.M
 def test_the_setting_reaches_the_decoder(packed: bool) -> None:
     settings = ModelSettings(name=str(tiny_directory() / "model"), packed_decoding=packed)
     assert SharedModel(load_model(settings), AdapterSettings(layers=1), seed=0).backbone.packed_decoding is packed
+
+
+@needs_kernels
+def test_a_meter_counts_packed_weights_and_their_products() -> None:
+    weights = [torch.ones(16, 32).bfloat16(), torch.ones(8, 32).bfloat16()]
+    rows = torch.ones(5, 32).bfloat16()
+    with Meter() as meter:
+        packed = pack(weights[:1])
+        assert meter.now == 2 * 16 * 32
+        product = multiply_packed(rows, packed)
+        assert meter.flops == 2 * 5 * 32 * 16 and meter.now == 2 * 16 * 32 + 2 * 5 * 16
+        del packed, product
+        assert meter.now == 0
+        pack(weights)
+        assert meter.now == 0 and meter.peak >= 2 * 24 * 32

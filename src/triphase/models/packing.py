@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 _ROWS = 32  # for which the blocks are chosen; other numbers of rows were as fast with them
-_OPERATIONS = ("_reorder_linear_weight", "_linear_pointwise")
+PACKED_PRODUCT = "_linear_pointwise"
+_OPERATIONS = ("_reorder_linear_weight", PACKED_PRODUCT)
 
 
 @cache

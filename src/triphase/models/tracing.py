@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, masking_utils
 from triphase.models.adapters import Adapters
 from triphase.models.attention import as_on_a_card
 from triphase.models.backbone import Backbone
+from triphase.models.packing import PACKED_PRODUCT
 from triphase.models.quantization import quantize, saved_numbers
 
 DEPTHS = (2, 3)
@@ -68,25 +69,31 @@ class Meter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage(), 0)  # it existed before, or is counted already
+                self._note(tensor, is_new=False)  # it existed before, or is counted already
         result = func(*args, **(kwargs or {}))
         self.flops += _flops(func, args)
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage(), tensor.untyped_storage().nbytes())
+                self._note(tensor, is_new=True)
         return result
 
     def restart(self) -> None:
         """Reset the peak."""
         self.peak = self.now
 
-    def _count(self, storage: torch.UntypedStorage, size: int) -> None:
-        key = storage._cdata
+    def _note(self, tensor: Tensor, *, is_new: bool) -> None:
+        if tensor.is_mkldnn:  # packed weights have no storage
+            self._count(tensor, id(tensor), tensor.numel() * tensor.itemsize * is_new)
+        else:
+            storage = tensor.untyped_storage()
+            self._count(storage, storage._cdata, storage.nbytes() * is_new)
+
+    def _count(self, owner: object, key: int, size: int) -> None:
         if key not in self._alive:
             self._alive[key] = size
             self.now += size
             self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._release, key)
+            weakref.finalize(owner, self._release, key)
 
     def _release(self, key: int) -> None:
         self.now -= self._alive.pop(key, 0)
@@ -97,6 +104,8 @@ def _flops(func: Any, args: Any) -> float:
     if name in _PRODUCTS:
         left, right = (args[place] for place in _PRODUCTS[name])
         return 2.0 * float(left.numel()) * float(right.shape[-1])
+    if name == PACKED_PRODUCT:
+        return 2.0 * float(args[0].numel()) * float(args[1].shape[0])
     if "scaled_dot_product" in name:
         backward = "backward" in name
         query, key = args[1:3] if backward else args[0:2]

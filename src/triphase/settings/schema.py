@@ -57,8 +57,8 @@ class ModelSettings(Settings):
     less memory."""
     packed_decoding: bool = True
     """On a CPU with the base in bfloat16, sample with a copy of the layers' weights in the order in which the matrix
-    library reads them: the same tokens, up to 1.8 times as fast with few rows in the batch. The copy is in memory while
-    responses are sampled; `false` saves it. For models of the Llama, Mistral and Qwen families; others ignore it."""
+    library reads them: the same tokens in about 0.85 of the time. The copy is in memory while responses are sampled;
+    `false` saves it. For models of the Llama, Mistral and Qwen families; others ignore it."""
     system_prompt: str | None = None
     """A system message for every conversation that has none; by default this is left to the chat template."""
     chat_template: str | None = None
