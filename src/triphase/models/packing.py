@@ -19,9 +19,14 @@ _OPERATIONS = ("_reorder_linear_weight", PACKED_PRODUCT)
 
 @cache
 def can_pack(device_type: str) -> bool:
-    """Whether products on this kind of device read packed weights."""
-    has_operations = all(hasattr(torch.ops.mkldnn, name) for name in _OPERATIONS)
-    return device_type == "cpu" and torch.backends.mkldnn.is_available() and has_operations  # type: ignore[no-untyped-call]
+    """Whether products on this kind of device read packed weights: not every processor has kernels for bfloat16."""
+    if device_type != "cpu" or not all(hasattr(torch.ops.mkldnn, name) for name in _OPERATIONS):
+        return False
+    ones = torch.ones(2, 2, dtype=torch.bfloat16)
+    try:
+        return bool((multiply_packed(ones, pack([ones])) == 2.0).all())
+    except RuntimeError:
+        return False
 
 
 def pack(weights: Sequence[Tensor]) -> Any:
