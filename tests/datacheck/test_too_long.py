@@ -91,14 +91,27 @@ def test_prompts_lose_their_beginning(exact: bool, tmp_path: Path) -> None:
     assert (survey.records, survey.too_long, survey.left_out, survey.shortened, survey.refused) == (3, 2, 0, 2, 0)
 
 
-def test_prompts_of_which_only_a_common_end_is_left_are_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parts", [1, 2])
+def test_prompts_of_which_only_a_common_end_is_left_are_counted(
+    parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by two processes, each of which reads every other line, and with those of the files before."""
     rows = [{"prompt": f"{word} {LONG}", "completion": "elm"} for word in ("ash", "fir", "ash", "pine")]
     chosen = settings(tmp_path, "truncate-prompt", "demonstrations", rows)
+    (tmp_path / "b.jsonl").write_text(json.dumps({**rows[0], "prompt": f"red {LONG}"}) + "\n")
+    sources = [source.model_copy(update={"path": str(tmp_path / name)}) for source in chosen.data.demonstrations
+               for name in ("a.jsonl", "b.jsonl")]  # fmt: skip
+    chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"demonstrations": sources})})
     data, said = read(chosen)
-    assert len({one.prompt.id for one in data.demonstrations()[0]}) == 1
-    assert any("2 of them are then the same prompt as another" in line for line in said)
-    survey = survey_data(chosen, examine=Examiner(Template(tokenizer()), chosen).problem).sources[0]
-    assert (survey.shortened, survey.alike) == (4, 2)
+    assert len({one.prompt.id for source in data.demonstrations() for one in source}) == 1
+    counts = [line.split()[1] for line in said if "of them are then the same prompt as another" in line]
+    assert counts == ["2", "1"]
+    if parts > 1:
+        monkeypatch.setattr("triphase.datacheck.survey_parts.LARGE", 1)
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+        monkeypatch.setattr("triphase.records.lines._BLOCK_BITS", 0)
+    surveys = survey_data(chosen, examine=Examiner(Template(tokenizer()), chosen).problem).sources
+    assert [(each.shortened, each.alike) for each in surveys] == [(4, 2), (1, 1)]
 
 
 def test_an_answer_is_never_cut(tmp_path: Path) -> None:

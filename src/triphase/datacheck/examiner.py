@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from triphase.datacheck.shortening import shortened
+from triphase.datacheck.shortening import Shortened, shortened
 from triphase.errors import DataError, ModelError
-from triphase.records.identity import prompt_id
 from triphase.records.reading import Located
 from triphase.records.types import Comparison, Demonstration, Message, Prompt, RankedGroup, Split
 from triphase.settings.schema import RunSettings
@@ -19,10 +18,9 @@ if TYPE_CHECKING:
     from triphase.tokens.encoding import Encoded
     from triphase.tokens.template import Template
 
-LEFT_OUT, SHORTENED, ALIKE = "left out", "shortened", "shortened alike"
-Problem = DataError | str | None
-"""Why a record cannot be used; if it is too long, `LEFT_OUT`, `SHORTENED`, or `ALIKE` if what is left of its prompt is
-left of another one too; None if it is valid."""
+LEFT_OUT = "left out"
+Problem = DataError | Shortened | str | None
+"""Why a record cannot be used; if it is too long, `LEFT_OUT`, or what is left of its prompt; None if it is valid."""
 _PROBE = "x"
 _END_TOKENS = 2
 
@@ -44,8 +42,6 @@ class Examiner:
             split: max(limit for _, limit in response_limits(settings, split)) for split in ("train", "heldout")
         }
         self._overheads: dict[tuple[Any, ...], int | None] = {}
-        self._whole: dict[str, str] = {}  # the id of a shortened prompt → that of the first whole one
-        self._alike = 0
 
     def problem(self, role: str, item: Located[Any]) -> Problem:
         """Why a record of ``role`` (demonstrations, prompts, preferences) cannot be used, or what is done with it if it
@@ -58,12 +54,7 @@ class Examiner:
             return error
         if fitting is None or fitting is item:
             return LEFT_OUT if fitting is None else None
-        return ALIKE if self.taken_alike() else SHORTENED
-
-    def taken_alike(self) -> int:
-        """How many prompts became another one by shortening since the last call."""
-        count, self._alike = self._alike, 0
-        return count
+        return Shortened.of(item, fitting)
 
     def fitted(self, role: str, item: Located[Any]) -> tuple[Located[Any] | None, Any]:
         """A record with its ids, according to `data.too_long`: shortened, or None if it is left out.
@@ -83,7 +74,6 @@ class Examiner:
             prompt = shortened(whole, lambda one: self._fits(role, item, one))
             if prompt is None:
                 raise
-            self._alike += self._whole.setdefault(prompt.id, prompt_id(whole.messages)) != prompt_id(whole.messages)
             made = _with_prompt(item, prompt)
             return made, getattr(self, role)(made)
 

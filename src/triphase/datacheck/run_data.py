@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from triphase.datacheck.examiner import Examiner
 from triphase.datacheck.near_duplicates import NearDuplicates, find_near_duplicates
+from triphase.datacheck.shortening import Rests, Shortened, length_notes
 from triphase.errors import DataError
 from triphase.monitoring.log import NOTE
 from triphase.records.forms import form_notes, form_of
@@ -68,22 +69,6 @@ def first_prompts(settings: RunSettings) -> list[Prompt]:
     return found
 
 
-def length_notes(lengths: Mapping[str, int]) -> Iterator[str]:
-    """What happened to records that are too long."""
-    if lengths.get("left out"):
-        yield f"{lengths['left out']} records exceed model.max_length and are left out (data.too_long: drop)"
-    if lengths.get("shortened"):
-        yield (
-            f"{lengths['shortened']} prompts lose their beginning, to fit model.max_length (data.too_long: "
-            "truncate-prompt)"
-        )
-    if lengths.get("alike"):
-        yield (
-            f"{lengths['alike']} of them are then the same prompt as another, on one side of the split: only what all "
-            "of them end with is left; raise model.max_length, or leave them out (data.too_long: drop)"
-        )
-
-
 def contradiction_note(path: str, contradicting: Mapping[str, int]) -> str:
     """What happens to columns of which records of one prompt have different values."""
     counts = ", ".join(f"{name} ({count})" for name, count in contradicting.items())
@@ -121,6 +106,7 @@ class RunData:
         self._make_examiner = examiner
         self._drops = drops(settings) if drop is None else drop
         self._examiner: Examiner | None = None
+        self._rests = Rests()
         self._registry: dict[str, tuple[Prompt, str]] = {}
         self._demonstrations: list[list[Demonstration]] | None = None
         self._encoded: dict[int, Encoded] = {}
@@ -202,11 +188,9 @@ class RunData:
                 columns.update(item.unread)
                 forms[form_of(role, item)] += 1
                 try:
-                    fitting, ids = self._examined(role, item)
+                    fitting, ids = self._examined(role, item, lengths)
                     if fitting is None:
-                        lengths["left out"] += 1
                         continue
-                    lengths["shortened"] += fitting is not item
                     found.append((fitting if role == "demonstrations" else self._registered(role, fitting), ids))
                 except DataError as error:
                     errors.append(error)
@@ -215,7 +199,6 @@ class RunData:
         path = display_name(source.path, Path(source.path))
         if errors:
             self._settle(path, errors, left=len(found))
-        lengths["alike"] = self._taken_alike()
         for line in (*length_notes(lengths), *other_files_notes(source), *self._near_duplicate_notes(role, source)):
             self._note(f"{path}: {line}")
         self._tell_forms(path, form_notes(forms, source))
@@ -256,16 +239,19 @@ class RunData:
         self.left_out[path] = count
         self._note(f"{path}: {count} records are left out (data.on_bad_record); the first: {errors[0]}")
 
-    def _examined(self, role: str, item: Located[Any]) -> tuple[Located[Any] | None, Any]:
+    def _examined(self, role: str, item: Located[Any], lengths: Counter[str]) -> tuple[Located[Any] | None, Any]:
+        """A record that fits, with its ids, or None; what became of one that is too long is counted in ``lengths``."""
         if self._make_examiner is None:
             return item, None
         if self._examiner is None:
             self._examiner = self._make_examiner()
-        return self._examiner.fitted(role, item)
-
-    def _taken_alike(self) -> int:
-        """The shortened prompts of the source just read that became another one."""
-        return 0 if self._examiner is None else self._examiner.taken_alike()
+        fitting, ids = self._examiner.fitted(role, item)
+        if fitting is None:
+            lengths["left out"] += 1
+        elif fitting is not item:
+            lengths["shortened"] += 1
+            lengths["alike"] += self._rests.take(Shortened.of(item, fitting))
+        return fitting, ids
 
     def _registered(self, role: str, item: Located[Any]) -> Located[Any]:
         """The record with its prompt as registered in the run."""

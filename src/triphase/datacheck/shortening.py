@@ -3,13 +3,56 @@
 The system message stays. The rest begins with a turn of the user, and the answer is never changed.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from triphase.records.identity import prompt_id
+from triphase.records.reading import Located
 from triphase.records.types import Message, Prompt
 
 _NEAR = 40
+_WORD = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shortened:
+    """What is left of a prompt, and the prompt: hashes of both, equal for equal messages within this process."""
+
+    rest: int
+    whole: int
+
+    @classmethod
+    def of(cls, item: Located[Any], fitting: Located[Any]) -> "Shortened":
+        """A record and the same with a shortened prompt."""
+        return cls(*(_hash_of(each.record) for each in (fitting, item)))
+
+
+class Rests:
+    """What is left of the prompts of a run that are shortened."""
+
+    def __init__(self) -> None:
+        self._first: dict[int, int] = {}
+
+    def take(self, prompt: Shortened) -> bool:
+        """Whether as much was left of another prompt before, so that two have become one."""
+        return self._first.setdefault(prompt.rest, prompt.whole) != prompt.whole
+
+
+def length_notes(lengths: Mapping[str, int]) -> Iterator[str]:
+    """What happened to records that are too long."""
+    if lengths.get("left out"):
+        yield f"{lengths['left out']} records exceed model.max_length and are left out (data.too_long: drop)"
+    if lengths.get("shortened"):
+        yield (
+            f"{lengths['shortened']} prompts lose their beginning, to fit model.max_length (data.too_long: "
+            "truncate-prompt)"
+        )
+    if lengths.get("alike"):
+        yield (
+            f"{lengths['alike']} of them are then the same prompt as another, on one side of the split: only what all "
+            "of them end with is left; raise model.max_length, or leave them out (data.too_long: drop)"
+        )
 
 
 def shortened(prompt: Prompt, fits: Callable[[Prompt], bool]) -> Prompt | None:
@@ -48,6 +91,11 @@ def _cut(prompt: Prompt, system: tuple[Message, ...], last: Message, fits: Calla
     near = text.find(" ", high, high + _NEAR)
     whole = near if 0 < near < len(text.rstrip()) - 1 else high
     return without(whole) if fits(without(whole)) else without(high)
+
+
+def _hash_of(record: Any) -> int:
+    prompt = record if isinstance(record, Prompt) else record.prompt
+    return hash(prompt_id(prompt.messages)) & _WORD
 
 
 def _made(prompt: Prompt, messages: tuple[Message, ...]) -> Prompt:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from triphase.datacheck.lengths import SourceLengths
+from triphase.datacheck.shortening import Rests, Shortened
 from triphase.errors import DataError
 from triphase.records.forms import form_of
 from triphase.records.identity import prompt_id
@@ -29,7 +30,7 @@ _HERE = Path()
 _ANSWERS = ("response", "chosen", "rejected")
 _WORD = (1 << 64) - 1
 Refused = Callable[["SourceSurvey", DataError], None]
-Examine = Callable[[str, Located[Any]], DataError | str | None]
+Examine = Callable[[str, Located[Any]], DataError | Shortened | str | None]
 """(role, record) → why the model cannot process it, or what happens to it if it is too long."""
 
 
@@ -89,7 +90,8 @@ class SourceSurvey:
 class Seen:
     """Hashes of one source's contents: prompts trained on and held out, comparisons, whole records, ids.
 
-    ``named`` contains two for each prompt with its own id: of the id, and of the conversation.
+    ``named`` contains two for each prompt with its own id: of the id, and of the conversation. ``shortened`` contains
+    three for each prompt that is shortened: its line, and the hashes of `Shortened`.
     """
 
     trained: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -98,11 +100,18 @@ class Seen:
     wholes: "array[int]" = field(default_factory=lambda: array("Q"))
     ids: "array[int]" = field(default_factory=lambda: array("Q"))
     named: "array[int]" = field(default_factory=lambda: array("Q"))
+    shortened: "array[int]" = field(default_factory=lambda: array("Q"))
 
     def extend(self, other: "Seen") -> None:
         """Add the hashes of another part of the source."""
-        for name in ("trained", "heldout", "compared", "wholes", "ids", "named"):
+        for name in ("trained", "heldout", "compared", "wholes", "ids", "named", "shortened"):
             getattr(self, name).extend(getattr(other, name))
+
+    def alike(self, rests: Rests) -> int:
+        """How many prompts are shortened to what is left of another one, here or in ``rests``, in the file's order."""
+        numbers = iter(self.shortened)
+        entries = sorted(zip(numbers, numbers, numbers, strict=True), key=lambda entry: entry[0])
+        return sum(rests.take(Shortened(rest, whole)) for _, rest, whole in entries)
 
 
 Stream = Callable[..., Iterator[Located[Demonstration] | Located[Prompt] | Located[Comparison]]]
@@ -128,7 +137,7 @@ def survey_source(
             problem = None
             if examine is not None:
                 problem = examine(survey.role, item)
-                too_long = isinstance(problem, TooLong | str)
+                too_long = isinstance(problem, TooLong | Shortened | str)
                 survey.too_long = (survey.too_long or 0) + too_long
             survey.forms[form_of(survey.role, item)] += 1
             if isinstance(problem, DataError):
@@ -138,8 +147,9 @@ def survey_source(
                 survey.left_out += 1
                 _measure(survey, item.record)
             else:
-                survey.shortened += problem in ("shortened", "shortened alike")
-                survey.alike += problem == "shortened alike"
+                if isinstance(problem, Shortened):
+                    survey.shortened += 1
+                    seen.shortened.extend((0 if item.row is None else item.row.number, problem.rest, problem.whole))
                 _count(survey, seen, item)
     except DataError as error:  # the file itself: absent, damaged, or without a record
         survey.failure = str(error)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from triphase.datacheck.hashes import collides, contradicted, distinct, leaked
 from triphase.datacheck.lengths import SourceLengths, TokenCount
+from triphase.datacheck.shortening import Rests
 from triphase.datacheck.source_survey import STREAMS, Examine, Refused, SourceSurvey, survey_source
 from triphase.datacheck.survey_parts import survey_in_parts
 from triphase.settings.schema import RunSettings
@@ -50,7 +51,7 @@ def survey_data(
     """
     share = settings.data.heldout_share
     trained, heldout, compared, named = array("Q"), array("Q"), array("Q"), array("Q")
-    sources = []
+    sources, rests = [], Rests()
     for role in STREAMS:
         for source in getattr(settings.data, role):
 
@@ -60,6 +61,7 @@ def survey_data(
             found = survey_in_parts(blank, source, share, refused, examine)
             survey, seen = found or survey_source(blank(), source, share, refused, examine)
             survey.repeated = len(seen.wholes) - distinct(seen.wholes)
+            survey.alike = seen.alike(rests)
             for whole, part in (
                 (trained, seen.trained),
                 (heldout, seen.heldout),

@@ -96,7 +96,6 @@ def _add(whole: SourceSurvey, part: SourceSurvey) -> None:
     whole.in_context += part.in_context
     whole.left_out += part.left_out
     whole.shortened += part.shortened
-    whole.alike += part.alike
     whole.kinds.update(part.kinds)
     whole.forms.update(part.forms)
     whole.columns.update(part.columns)
