@@ -17,7 +17,8 @@ from triphase.records.interruption import stoppable
 from triphase.runs.base_license import license_of
 from triphase.settings.schema import ModelSettings
 
-SECONDS, GRACE = 0.6, 2.0
+SECONDS, GRACE = 0.6, 15.0
+"""The deadline here, and how much longer a loaded machine may take; a wait without a deadline takes longer still."""
 ENDING_AT_ONCE = ("says_only_line_ends", "closes_in_the_body", "switches_protocols")
 """These break the protocol, and the hub's own client tries again, with its own waits."""
 HOSTILE = [name for name in BEHAVIORS if name not in ENDING_AT_ONCE]
