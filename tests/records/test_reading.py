@@ -293,8 +293,8 @@ GOOD = json.dumps(ROW) + "\n"
             "if it identifies the prompt, rename the column to prompt_id",
         ),
         (
-            '{"prompt": "x", "completion": "y", "split": "test"}',
-            "d.jsonl:1: split is 'test'; write train or heldout, or leave it out",
+            '{"prompt": "x", "completion": "y", "split": "third"}',
+            "d.jsonl:1: split is 'third'; write train or heldout, or leave it out",
         ),
         ("", "d.jsonl: contains no records"),
         ("\n\n", "d.jsonl: contains no records"),

@@ -114,6 +114,7 @@ def _other_files(settings: RunSettings) -> Iterator[str]:
 def _read_how(source: SourceSurvey) -> Iterator[str]:
     if source.forms:
         yield read_as(source.forms)
+    yield from source.remarks.lines()
     yield from length_notes({"left out": source.left_out, "shortened": source.shortened, "alike": source.alike})
 
 

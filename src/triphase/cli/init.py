@@ -131,6 +131,7 @@ def _seen(look: FirstLook) -> Iterator[str]:
     if look.refused:
         yield f"  {len(look.refused)} cannot be used (data.on_bad_record: drop leaves such out): {look.refused[0]}"
     yield from (f"  {line}" for line in other_files_notes(look.source))
+    yield from (f"  {line}" for line in look.remarks)
     if look.unread:
         yield f"  {unread_columns(look.unread)}; rename them with --columns"
 

@@ -14,6 +14,7 @@ from triphase.records.lines import Row
 from triphase.records.paths import is_file_name, is_saved_table, shown
 from triphase.records.rated_rows import is_rated
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
+from triphase.records.remarks import Remarks
 from triphase.records.source_rows import read_rows
 from triphase.records.types import Demonstration, Prompt
 from triphase.settings.data import OURS, SourceSettings
@@ -43,6 +44,7 @@ class FirstLook:
         seen: number of records that were examined.
         unread: nonempty columns that are not read, with the number of examined records that have them.
         refused: the errors of records that cannot be used.
+        remarks: what else is said about the records.
     """
 
     source: SourceSettings
@@ -53,6 +55,7 @@ class FirstLook:
     seen: int
     unread: Mapping[str, int]
     refused: Sequence[DataError] = ()
+    remarks: Sequence[str] = ()
 
 
 def first_look(
@@ -89,8 +92,12 @@ def first_look(
     answers = sorted(max(sizes[1:], default=0) for sizes in map(_sizes, items))
     kept = source.model_copy(update={"max_records": None, "streaming": False})
     forms = Counter(form_of(chosen, item) for item in items)
-    unread = Counter(column for item in items for column in item.unread)
-    return FirstLook(kept, chosen, read_as(forms), _most(lengths), _most(answers), len(items), unread, refused)
+    unread, remarks = Counter(column for item in items for column in item.unread), Remarks()
+    for item in items:
+        remarks.add(item.row)
+    return FirstLook(
+        kept, chosen, read_as(forms), _most(lengths), _most(answers), len(items), unread, refused, remarks.lines()
+    )
 
 
 def _asks_once(source: SourceSettings) -> bool:

@@ -25,6 +25,7 @@ from triphase.records.lines import partial_columns, unread_columns
 from triphase.records.paths import display_name
 from triphase.records.prompt_columns import joined_columns, with_columns
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
+from triphase.records.remarks import Remarks
 from triphase.records.source_rows import other_files_notes
 from triphase.records.types import Comparison, Demonstration, Prompt, Split
 from triphase.settings.data import SourceSettings
@@ -182,7 +183,7 @@ class RunData:
         """The usable records of a source, with their ids; the others are refused together, or left out."""
         found: list[tuple[Located[Any], Any]] = []
         errors: list[DataError] = []
-        columns, lengths, forms = Counter[str](), Counter[str](), Counter[str]()
+        columns, lengths, forms, remarks = Counter[str](), Counter[str](), Counter[str](), Remarks()
         try:
             for item in self._kept(role, source, errors):
                 columns.update(item.unread)
@@ -191,6 +192,7 @@ class RunData:
                     fitting, ids = self._examined(role, item, lengths)
                     if fitting is None:
                         continue
+                    remarks.add(item.row)
                     found.append((fitting if role == "demonstrations" else self._registered(role, fitting), ids))
                 except DataError as error:
                     errors.append(error)
@@ -201,7 +203,7 @@ class RunData:
             self._settle(path, errors, left=len(found))
         for line in (*length_notes(lengths), *other_files_notes(source), *self._near_duplicate_notes(role, source)):
             self._note(f"{path}: {line}")
-        self._tell_forms(path, form_notes(forms, source))
+        self._tell_forms(path, (*form_notes(forms, source), *remarks.lines()))
         if not found:
             raise DataError(f"{path}: every record {_why_none(lengths)}")
         is_given = gives_columns(self._settings, role)

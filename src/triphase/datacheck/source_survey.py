@@ -19,6 +19,7 @@ from triphase.records.identity import prompt_id
 from triphase.records.lines import WHOLE, Part
 from triphase.records.paths import display_name
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
+from triphase.records.remarks import Remarks
 from triphase.records.types import Comparison, Demonstration, Prompt
 from triphase.settings.data import SourceSettings
 from triphase.tokens.encoding import TooLong
@@ -67,6 +68,7 @@ class SourceSurvey:
     control: re.Pattern[str] | None = None
     controls: Counter[str] = field(default_factory=Counter)
     written: str = ""
+    remarks: Remarks = field(default_factory=Remarks)
     errors: list[str] = field(default_factory=list)
 
     @property
@@ -166,6 +168,7 @@ def _count(
     key = _hash(asked if prompt.messages or isinstance(record, Prompt | Comparison) else record.response)
     survey.records += 1
     survey.columns.update(item.unread)
+    survey.remarks.add(item.row)
     answers: tuple[str, ...] = ()
     if isinstance(record, Demonstration):
         answers = (record.response,)

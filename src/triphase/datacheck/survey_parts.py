@@ -99,6 +99,7 @@ def _add(whole: SourceSurvey, part: SourceSurvey) -> None:
     whole.kinds.update(part.kinds)
     whole.forms.update(part.forms)
     whole.columns.update(part.columns)
+    whole.remarks.update(part.remarks)
     whole.controls.update(part.controls)
     whole.written = whole.written or part.written
     if part.too_long is not None:

@@ -34,8 +34,7 @@ _PLACES_BESIDE = ("ranks", "rank", "ranking", "rankings")
 _RATINGS_BESIDE = ("ratings", "rating", "scores", "score", "rewards", "reward", "helpfulness")
 RATED = (*_PLACES_BESIDE, *_RATINGS_BESIDE)
 """Columns that order the texts in a list next to them."""
-_KEPT = ("labeler", "submitted_at", "seconds", "note", "margin", "prompt_id", "kind", "gold")
-_SPLITS = dict.fromkeys(("validation", "valid", "val", "dev", "eval", "test"), "heldout")
+_KEPT = ("labeler", "submitted_at", "seconds", "note", "margin", "prompt_id", "kind", "split", "gold")
 Rows = Iterator[tuple[str, Row]]
 """Rows with the format of each."""
 
@@ -63,7 +62,7 @@ def unread_columns(row: Row) -> set[str]:
     have = columns_in(row)
     pairs = {name for needed, _ in _PAIRS if needed <= have for name in needed}
     return have - row.read - {
-        *LISTS, *_KEPT, "split", *RATED, *pairs, "models",
+        *LISTS, *_KEPT, *RATED, *pairs, "models",
         "generation_models", "data", "annotations", "fields", "status",
     } | row.ignored  # fmt: skip
 
@@ -71,9 +70,6 @@ def unread_columns(row: Row) -> set[str]:
 def derived(row: Row, values: Mapping[str, Any]) -> Row:
     """A row of other columns at the same location of the file; values independent of the shape are copied."""
     kept = {name: row.values[name] for name in _KEPT if not absent(row.values.get(name))}
-    split = row.values.get("split")
-    if not absent(split):
-        kept["split"] = _SPLITS.get(split, split) if isinstance(split, str) else split
     return replace(row, values={**kept, **values})
 
 

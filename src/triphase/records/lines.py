@@ -41,7 +41,7 @@ class Row:
     """One record as in the file. ``number`` is its line (or its row) from 1.
 
     ``raw`` is its text if the file has one. ``read`` collects the columns that were read, ``ignored`` the parts of
-    columns that were not, so that nothing is ignored silently.
+    columns that were not, so that nothing is ignored silently; ``remarks`` what else is said about it.
     """
 
     values: Mapping[str, Any]
@@ -51,6 +51,7 @@ class Row:
     raw: str = field(default="", compare=False)
     read: set[str] = field(default_factory=set, compare=False)
     ignored: set[str] = field(default_factory=set, compare=False)
+    remarks: set[str] = field(default_factory=set, compare=False)
 
     def get(self, column: str) -> Any:
         """The value of a column, which counts as read; None if it is absent."""

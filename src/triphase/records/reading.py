@@ -34,6 +34,7 @@ from triphase.records.lines import WHOLE, Part, RecordError, RefuseRow, Row, is_
 from triphase.records.paths import shown
 from triphase.records.ranked_rows import RankedRow, pairs_of, rankings_in
 from triphase.records.source_rows import read_rows
+from triphase.records.splits import split_called
 from triphase.records.texts import text_of
 from triphase.records.types import Comparison, Demonstration, Message, Prompt, Split
 from triphase.records.unique_prompts import PromptRegistry
@@ -219,15 +220,8 @@ def _word(row: Row, column: str, default: str, longest: int = _LONGEST_WORD) -> 
 
 
 def _split(row: Row, messages: tuple[Message, ...], heldout_share: float) -> Split:
-    match _word(row, "split", ""):
-        case "":
-            return split_of(messages, heldout_share)
-        case "train":
-            return "train"
-        case "heldout":
-            return "heldout"
-        case other:
-            row.refuse(f"split is {other[:40]!r}; write train or heldout, or leave it out")
+    name = _word(row, "split", "")
+    return split_called(row, name) if name else split_of(messages, heldout_share)
 
 
 def _prompt(row: Row, messages: tuple[Message, ...], kind: str, heldout_share: float) -> Prompt:

@@ -123,7 +123,7 @@ def test_gold_rows(tmp_path: Path) -> None:
         ({"prompt": "Hi", "responses": ["a", "b"], "models": ["m"]}, "models must be a list of 2"),
         ({"prompt": "Hi", "response_a": "a", "response_b": "b", "winner": "c"}, "winner is 'c'; write a, b or tie"),
         ({"prompt": "Hi", "responses": ["a", "b"], "seconds": -3}, "seconds must be a number"),
-        ({"prompt": "Hi", "responses": ["a", "b"], "split": "test"}, "split is 'test'"),
+        ({"prompt": "Hi", "responses": ["a", "b"], "split": "third"}, "split is 'third'"),
         ({"prompt": "Hi", "response": "a", "finished": "yes"}, "finished must be true or false"),
         ({"responses": ["a", "b"]}, "missing column: prompt"),
         ({"type": "ranking", "id": "k"}, "not a ranking of the store format"),
@@ -157,6 +157,15 @@ def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
     row = {"prompt": "Hi", "responses": ["a", "b"], "color": "red"}
     with open_store(tmp_path) as store:
         assert import_file(store, written(tmp_path / "f.jsonl", row)).ignored == ("color",)
+
+
+@pytest.mark.parametrize("row", [{"responses": ["a", "b"]}, {"chosen": "a", "rejected": "b"}, {}])
+def test_usual_names_of_the_splits_count_as_ours(tmp_path: Path, row: dict) -> None:
+    rows = [{"prompt": f"Hi {name}", **row, "split": name} for name in ("train", "test", "heldout")]
+    with open_store(tmp_path) as store:
+        (note,) = import_file(store, written(tmp_path / "f.jsonl", *rows)).notes
+        assert note.startswith("the split 'test' counts as heldout (") and note.endswith("f.jsonl:2)")
+        assert sorted(prompt.split for prompt in store.prompts()) == ["heldout", "heldout", "train"]
 
 
 def test_repeated_votes_stay_apart(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from triphase.monitoring.wording import counted
 from triphase.records import foreign, tool_exports
 from triphase.records.lines import Row
 from triphase.records.reading import stream_preferences, stream_prompts
+from triphase.records.remarks import Remarks
 from triphase.records.source_rows import read_rows
 from triphase.records.types import Comparison, Ranking
 from triphase.records.unique_prompts import PromptRegistry
@@ -59,6 +60,7 @@ class _File:
     unsaid: list[frozenset[str]] = field(default_factory=list)
     """For each row of prompts or preferences: which of kind and split it does not name."""
     unranked: int = 0
+    remarks: Remarks = field(default_factory=Remarks)
 
 
 def import_file(
@@ -84,6 +86,7 @@ def import_file(
     notes = _rank_rated(file.records)
     if file.unranked:
         notes.append(f"{counted(file.unranked, 'record')} without a submitted ranking left out")
+    notes += file.remarks.lines()
     done = _write(store, file.records, now=now, by=by, source=str(path), where=file.where)
     return replace(done, ignored=tuple(sorted(file.ignored)), notes=tuple(notes))
 
@@ -114,6 +117,7 @@ def _read(file: _File, row: Row, heldout_share: float) -> None:
             if kind != "store":
                 found_there.unsaid = dict.fromkeys(found_there.prompts, formats.unsaid(each))
             _place(file, found_there, row.where)
+            file.remarks.add(each)
             file.ignored |= formats.ignored_columns(row, kind) if each is row else foreign.unread_columns(row)
 
 
@@ -124,6 +128,7 @@ def _read_again(file: _File, source: SourceSettings, base: Path, heldout_share: 
         unnamed: dict[str, frozenset[str]] = {}
         for item, unsaid in zip(stream_prompts(source, base, heldout_share), file.unsaid, strict=True):
             registry.add(item.record, item.where)
+            file.remarks.add(item.row)
             unnamed[item.record.id] = unnamed.get(item.record.id, unsaid) & unsaid
             file.ignored |= {*item.unread} - formats.COLUMNS["prompts"]
             file.where["prompt", item.record.id] = item.where
@@ -133,6 +138,7 @@ def _read_again(file: _File, source: SourceSettings, base: Path, heldout_share: 
     comparisons = []
     for each in stream_preferences(source, base, heldout_share):
         comparisons.append(each.record)
+        file.remarks.add(each.row)
         file.ignored |= {*each.unread} - formats.COLUMNS["preferences"]
         file.where["prompt", each.record.prompt.id] = each.where
     found = records_of_comparisons(comparisons, file.sides)

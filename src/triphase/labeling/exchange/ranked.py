@@ -8,6 +8,7 @@ from triphase.records.cells import absent
 from triphase.records.conversations import response_of
 from triphase.records.identity import prompt_id, split_of
 from triphase.records.lines import Row
+from triphase.records.splits import split_called
 from triphase.records.types import Prompt, Ranking, Response
 from triphase.store.answers import Purpose, StoredAnswer
 from triphase.store.identity import ranking_id, response_id
@@ -75,12 +76,10 @@ def check_names(row: Row) -> None:
 def asked(row: Row, heldout_share: float) -> Prompt:
     """The prompt of a row."""
     messages = columns.asked(row)
-    split = _word(row, "split", split_of(messages, heldout_share), 20)
-    if split not in ("train", "heldout"):
-        row.refuse(f"split is {split[:40]!r}; write train or heldout, or leave it out")
+    split = split_called(row, _word(row, "split", split_of(messages, heldout_share), 20))
     name = _word(row, "prompt_id", prompt_id(messages), cells.LONGEST_ID)
     kind = _word(row, "kind", "", cells.LONGEST_KIND)
-    return Prompt(name, messages, kind, "train" if split == "train" else "heldout")
+    return Prompt(name, messages, kind, split)
 
 
 def occurrence(seen: dict[object, int], key: object) -> int:
