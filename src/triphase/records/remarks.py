@@ -20,8 +20,8 @@ class Remarks:
     def update(self, part: "Remarks") -> None:
         """Add those on another part of the same file."""
         for remark, (count, number, where) in part._found.items():
-            before, *first = self._found.get(remark, (0, number, where))
-            self._found[remark] = (before + count, *min((number, where), (first[0], first[1])))
+            before, first, place = self._found.get(remark, (0, number, where))
+            self._found[remark] = (before + count, *min((number, where), (first, place)))
 
     def lines(self) -> list[str]:
         """A line for each."""
