@@ -63,6 +63,48 @@ def test_usual_names_of_the_splits_count_as_ours(
     assert {f"p.jsonl: {line}" for line in told} <= {*noted(chosen)}
 
 
+CHATML, GEMMA = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "<bos><start_of_turn>user\nHi<end_of_turn>\n"
+ASKED = "prompts contain {!r}, as if a chat template had been applied to them; the model's is applied too, if it has "
+MARKED = {
+    "chatml": ({"prompt": CHATML, "completion": "So."}, "<|im_start|>"),
+    "chatml of a message": ({"messages": [{"role": "system", "content": CHATML}, {"role": "user", "content": "Hi"},
+                                          {"role": "assistant", "content": "So."}]}, "<|im_start|>"),
+    "gemma": ({"instruction": "", "prompt": GEMMA, "completion": "So."}, "<start_of_turn>"),
+    "llama 2": ({"prompt": "<s>[INST] Hi [/INST]", "completion": "So."}, "[INST]"),
+    "llama 3": ({"question": "<|start_header_id|>user<|end_header_id|>\n\nHi", "answer": "So"}, "<|start_header_id|>"),
+    "zephyr": ({"instruction": "<|user|>\nHi</s>\n<|assistant|>\n", "output": "So."}, "<|user|>"),
+    "alpaca": ({"prompt": "Do.\n\n### Instruction:\nHi\n\n### Response:\n", "completion": "So."}, "### Response:"),
+    "vicuna": ({"prompt": "A chat. USER: Hi ASSISTANT:", "completion": "So."}, "ASSISTANT:"),
+    "deepseek": ({"prompt": "<｜User｜>Hi", "completion": "So."}, "<｜User｜>"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_prompts_that_a_template_has_written_are_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    row, mark = MARKED[name]
+    chosen = settings("demonstrations", [{"prompt": "Plain <b>.", "completion": "So."}, row, {"text": CHATML + "So."}])
+    told = ASKED.format(mark) + "one: write their turns as messages with role and content (p.jsonl:2)"
+    assert survey_data(chosen).sources[0].remarks.lines() == [told]
+    assert f"p.jsonl: {told}" in noted(chosen)
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "</s>\n", "<end_of_turn>", "<|eot_id|>", "<|endoftext|>"])
+@pytest.mark.parametrize("role", ["demonstrations", "preferences"])
+def test_responses_with_the_end_of_a_turn_are_named(
+    role: str, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = {"completion": f"So.{end}", "chosen": "So.", "rejected": f"No.{end}"}
+    chosen = settings(role, [{"prompt": "Hi", "completion": f"{end} so", "chosen": f"{end} a", "rejected": "b"},
+                             {"prompt": "Ho", **answer}])  # fmt: skip
+    (line,) = survey_data(chosen).sources[0].remarks.lines()
+    assert line.startswith(f"responses end with {end.strip()!r}, and the model's end of a turn is added")
+    assert line.endswith("(p.jsonl:2)")
+
+
 def test_check_and_init_say_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

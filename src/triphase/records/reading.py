@@ -35,6 +35,7 @@ from triphase.records.paths import shown
 from triphase.records.ranked_rows import RankedRow, pairs_of, rankings_in
 from triphase.records.source_rows import read_rows
 from triphase.records.splits import split_called
+from triphase.records.template_marks import remark_on_marks
 from triphase.records.texts import text_of
 from triphase.records.types import Comparison, Demonstration, Message, Prompt, Split
 from triphase.records.unique_prompts import PromptRegistry
@@ -182,6 +183,7 @@ def _records(
         count += len(records)
         where, unread = row.where, row.unread()
         for record in records:
+            remark_on_marks(row, record)
             yield Located(record, where, given, unread, row)
     if not count:
         reason = "none of its records can be used" if bad else "contains no records"
