@@ -31,6 +31,14 @@ def by_text(prompts: Prompts, responses: list[str]) -> list[float]:
     return [float(response.split()[-1]) for response in responses]
 
 
+def optional(prompts: Prompts, responses: list[str], want: Any = None) -> list[float]:
+    return [1.0] * len(responses)
+
+
+def takes_all(completions: list[Any], answer: Any = None, **further: Any) -> list[float]:
+    return [1.0] * len(completions)
+
+
 def array(prompts: Prompts, responses: list[str]) -> Any:
     return np.array([len(response) for response in responses])
 

@@ -67,6 +67,32 @@ def test_a_column_that_no_record_has_is_told_before_the_first_step() -> None:
         examine(ScorerSettings(function="tests.rewards.functions:lengths", options={"facter": 2}))
 
 
+@pytest.mark.parametrize(
+    ("function", "options", "columns", "told"),
+    [
+        ("optional", {}, {"want": "4", "level": 3, "id": "p", "kind": "k"}, "does not read the columns level"),
+        ("optional", {}, {"wants": "4", "answer": "5"},
+         "does not read the columns wants, answer; the default is used for its parameter want, which is no column"),
+        ("optional", {"want": "x"}, {"wants": "4"}, "does not read the columns wants"),
+        ("optional", {}, {"want": "4"}, None),
+        ("optional", {}, {"chosen": "4", "split": "train"}, None),
+        ("lengths", {"calls": ""}, {"answer": "4"},
+         "does not read the columns answer; the default is used for its parameter factor, which is no column"),
+        ("array", {}, {"a\nb": "4"}, "does not read the columns a\ufffdb"),
+        ("takes_all", {}, {"answers": "4"},
+         "uses the default of answer, which is no column; is the column answers meant?"),
+        ("takes_all", {}, {"level": 3}, None),
+        ("takes_all", {"answer": "y"}, {"answers": "4"}, None),
+    ],
+)  # fmt: skip
+def test_columns_that_it_does_not_read_are_told_before_the_first_step(
+    function: str, options: dict[str, Any], columns: dict[str, Any], told: str | None
+) -> None:
+    name = f"tests.rewards.functions:{function}"
+    notes = examine(ScorerSettings.model_validate({"function": name, "options": options}), [prompt(**columns)])
+    assert notes == ([] if told is None else [f"ppo.scorer.function: {name} {told}"])
+
+
 def test_records_give_their_columns(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"prompt": "a?", "answer": "x", "tests": ["t"], "completion": "c", "id": "one"},

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from tests.runs import small_run
 from tests.runs.refusals import PACKAGE, SHOWN, judged, judgment_of, refusing_functions
 from tests.runs.small_run import settings
 from tests.small import tokenizer
@@ -20,6 +21,7 @@ from tests.small import tokenizer
 from triphase.cli import main as cli
 from triphase.cli.main import main
 from triphase.rewards.registry import KINDS, ScorerKind
+from triphase.runs.preflight import examine_run
 
 STRICT = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
@@ -356,3 +358,24 @@ def test_what_is_sound_is_in_order(tmp_path: Path, strict_model: Path, capsys: p
     lines(tmp_path / "p.jsonl", ASKED)
     assert main(["check", str(written(tmp_path, changes))]) == 0
     assert "settings and data are valid" in capsys.readouterr().out
+
+
+def test_columns_that_a_reward_function_does_not_read_are_told_by_check_and_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_run.write_data(tmp_path)
+    lines(tmp_path / "prompts.jsonl", [{**row, "wants": "song"} for row in ASKED])
+    chosen = small_run.ppo_alone(tmp_path, ppo={"scorer": {"function": "tests.rewards.functions:optional"}})
+    told = (
+        "ppo.scorer.function: tests.rewards.functions:optional does not read the columns wants; the default is "
+        "used for its parameter want, which is no column"
+    )
+    config = tmp_path / "small.yaml"
+    config.write_text(yaml.safe_dump(chosen.model_dump(mode="json")))
+    assert main(["check", str(config)]) == 0
+    assert f"note: {told}" in capsys.readouterr().out
+    small_run.do(chosen, examine_run)
+    log = tmp_path / "runs" / "small" / "log.jsonl"
+    assert [line["message"] for line in map(json.loads, log.read_text().splitlines()) if line["level"] == "note"] == [
+        told
+    ]

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -61,14 +61,17 @@ def check(
     def say(text: str) -> None:
         console.print(escape(visible(text)))  # names of columns and kinds come from the user's file
 
+    def note(lines: Iterable[str]) -> None:
+        for line in lines:
+            say(f"note: {line}")
+
     unit = "tokens" if count is not None else "tokens, estimated as characters / 4"
     notes = [*standing, *_notes(settings, survey), *_near_duplicates(settings, survey), *tokenizer_notes(settings)]
     if json:
         print(visible_json(survey_json(survey, unit, notes), indent=1))
     print_survey(console, survey, unit)
-    for note in notes:
-        say(f"note: {note}")
-    require_settings(settings, todo(settings))
+    note(notes)
+    note(require_settings(settings, todo(settings)))
     _require_usable(survey, say, aside=quarantine is not None or drops(settings))
     if drops(settings) and survey.refused:
         say(f"{survey.refused} records cannot be used and are left out (data.on_bad_record: drop)")
@@ -80,8 +83,7 @@ def check(
             f"{len(judge.collided)} records have the id of another prompt and are left out too; the first: "
             f"{judge.collided[0]}"
         )
-    for line in judge.contradicted:
-        say(f"note: {line}")
+    note(judge.contradicted)
     for line in what_is_left_out(settings):
         say(line)
     say(f"{config}: {verdict}")

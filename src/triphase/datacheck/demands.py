@@ -49,8 +49,11 @@ class Holdings:
 
 def require_settings(
     settings: RunSettings, steps: tuple[str, ...], scorer_object: Callable[..., Any] | None = None
-) -> None:
+) -> list[str]:
     """Checks without a record or a weight; ``scorer_object`` is a Python object that scores.
+
+    Returns:
+        What the user should know of the scorers, a line each.
 
     Raises:
         SettingsError: no prompt can leave room for its response, or the gold score's package is not installed.
@@ -64,8 +67,8 @@ def require_settings(
                     f"{name}: {tokens} tokens for the response leave none for a prompt in model.max_length = "
                     f"{settings.model.max_length}; lower it, or raise model.max_length"
                 )
-    if "ppo" in steps or "evaluation" in steps:
-        _examine_services(settings, steps, scorer_object)
+    asks = "ppo" in steps or "evaluation" in steps
+    notes = _examine_services(settings, steps, scorer_object) if asks else []
     if settings.evaluation.gold is not None:
         try:
             gold_of(settings.evaluation.gold)("word", "word", True)
@@ -74,6 +77,7 @@ def require_settings(
                 f"evaluation.gold: {settings.evaluation.gold} needs the package {error.name}; run: pip install "
                 "'triphase[train]'"
             ) from None
+    return notes
 
 
 def require_demonstrations(settings: RunSettings, data: RunData) -> None:
@@ -179,14 +183,16 @@ _DEMANDS: dict[str, Callable[[RunSettings, Holdings], Iterator[str]]] = {
 }
 
 
-def _examine_services(settings: RunSettings, steps: tuple[str, ...], scorer_object: Callable[..., Any] | None) -> None:
-    seen = []
+def _examine_services(
+    settings: RunSettings, steps: tuple[str, ...], scorer_object: Callable[..., Any] | None
+) -> list[str]:
+    seen, notes = [], list[str]()
     for variant in (None, *settings.variants):
         scorer = settings.ppo_of(variant).scorer
         if scorer not in seen:
             prompts = first_prompts(settings) if scorer.takes_columns else ()
             named = "ppo.scorer" if variant is None else f"variants.{variant}.scorer"
-            registry.examine(scorer, prompts, scorer_object, place_of, setting=named)
+            notes += registry.examine(scorer, prompts, scorer_object, place_of, setting=named)
         seen.append(scorer)
         _require_start_of_critic(settings, variant)
     asked = [step for step in ("sampling", "evaluation") if getattr(settings.rollouts, step)]
@@ -198,6 +204,7 @@ def _examine_services(settings: RunSettings, steps: tuple[str, ...], scorer_obje
         with closing(JsonClient(address, settings.rollouts, setting="rollouts.addresses")) as client:
             if any(step in steps for step in asked):
                 VLLMServer(client).require_up()
+    return notes
 
 
 def _require_start_of_critic(settings: RunSettings, variant: str | None) -> None:

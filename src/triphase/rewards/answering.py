@@ -11,9 +11,9 @@ from triphase.rewards.returned_scores import Unusable, columns_of
 
 
 def answer_of(convention: Convention, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """A function's result for a batch, or why it has none; for ``look_for``, the columns that it lacks."""
+    """A function's result for a batch, or why it has none; for ``look_for``, the columns that it lacks and leaves."""
     if "look_for" in asked:
-        return {"problem": convention.problem(asked["look_for"])}
+        return {"problem": convention.problem(asked["look_for"]), "note": convention.note(asked["look_for"])}
     return _called(convention, asked) if "responses" in asked else {}
 
 

@@ -12,8 +12,16 @@ passed.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
+from triphase.records import cells
+from triphase.settings.data import OURS
+
+_GIVEN = ("prompts", "responses", "completions", "finished")
+_OF_THE_FORMATS = {*OURS} - {"answer", "output"}
+"""Columns that every record may have. An answer to a prompt is usually there for a scorer."""
+_NEAR = 0.75
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -32,14 +40,14 @@ class Convention:
         except (TypeError, ValueError):  # written in C: it gets both lists
             parameters = []
         self._open = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-        named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL, p.POSITIONAL_ONLY)]
-        self._names = {parameter.name for parameter in named}
+        by_name = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL, p.POSITIONAL_ONLY)]
+        self._names = {parameter.name for parameter in by_name}
         positional = [p for p in parameters if p.kind in _POSITIONAL or p.kind is p.VAR_POSITIONAL]
         self.as_trl = "completions" in self._names or (
             self._open and "responses" not in self._names and len(positional) < 2
         )
         self._by_name = self.as_trl or bool(self._names & {"prompts", "responses"})
-        self._needed = {p.name for p in named if p.default is p.empty}
+        self._needed = {p.name for p in by_name if p.default is p.empty}
 
     def problem(self, columns: Sequence[str]) -> str | None:
         """Why it cannot be called with these columns and its options; None if it can."""
@@ -58,6 +66,18 @@ class Convention:
             f"an option; add the column, "
             f"or give options.{missing[0]}"
         )
+
+    def note(self, columns: Sequence[str]) -> str | None:
+        """The columns that it does not read, except those of our own formats, and the parameters that none fills."""
+        others = [name for name in columns if name not in self._names and name not in _OF_THE_FORMATS]
+        idle = sorted(self._names - {*_GIVEN, *columns, *self._options}) if self._by_name else []
+        if others and not (self._open and self.as_trl):
+            kept = f"; the default is used for its parameter {cells.named(idle)}, which is no column" if idle else ""
+            return f"does not read the columns {cells.named(others)}{kept}"
+        for name in idle:
+            if near := get_close_matches(name, others, n=1, cutoff=_NEAR):
+                return f"uses the default of {name}, which is no column; is the column {cells.named(near)} meant?"
+        return None
 
     def call(self, asked: Mapping[str, Any]) -> Any:
         """The function's result for a batch."""

@@ -50,12 +50,20 @@ class CalledScorer(Scorer):
         Raises:
             SettingsError: as in `score`, or it needs columns that do not exist.
         """
-        prompts = self._context.prompts
         try:
-            self.require_columns(list(dict.fromkeys(name for prompt in prompts for name in prompt.columns)))
-            self.score(probe_of(prompts))
+            self.require_columns(self._columns())
+            self.score(probe_of(self._context.prompts))
         except TrainingError as error:
             raise SettingsError(f"{error} (this was a test call with two responses)") from None
+
+    def notes(self) -> Sequence[str]:
+        """The columns that it does not read."""
+        note = self._ask({"look_for": self._columns()})["note"]
+        return () if note is None else (f"{self._setting}: {self.name} {note}",)
+
+    def _columns(self) -> list[str]:
+        """Those of the run's first prompts."""
+        return list(dict.fromkeys(name for prompt in self._context.prompts for name in prompt.columns))
 
     def require_columns(self, columns: Sequence[str]) -> None:
         """See Scorer."""

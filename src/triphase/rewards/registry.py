@@ -90,14 +90,18 @@ def examine(
     place_of: Callable[[str, Path | None], str] = lambda name, adapter: name,
     *,
     setting: str = "ppo.scorer",
-) -> None:
+) -> list[str]:
     """Check a scorer before the first step, as far as that needs no model; ``prompts`` are some of the run's,
     ``scorer_object`` and ``place_of`` are those of `ScorerContext`, ``setting`` its name, for messages.
+
+    Returns:
+        What the user should know of it, a line each.
 
     Raises:
         TriphaseError: it cannot score.
     """
     kind_of(settings, setting)
+    notes: list[str] = []
     looked_at = [(settings, setting, False)]
     if settings.parts:
         looked_at = [(part.settings, f"{setting}.of.{part.name}", True) for part in settings.parts]
@@ -108,3 +112,5 @@ def examine(
             )
             with opened(context) as scorer:
                 scorer.examine()
+                notes += scorer.notes()
+    return notes

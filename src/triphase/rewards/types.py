@@ -112,6 +112,10 @@ class Scorer(Protocol):
         """
         return
 
+    def notes(self) -> Sequence[str]:
+        """What the user should know before the first step of a run, a line each."""
+        return ()
+
     def require_columns(self, columns: Sequence[str]) -> None:
         """Check that the prompts' records have the columns that it needs.
 

@@ -1,10 +1,15 @@
 """Checks of everything that the rest of a run depends on, before its first step."""
 
+import logging
+
 from triphase.datacheck.agenda import todo
 from triphase.datacheck.demands import demands, holdings_of, require_settings
 from triphase.errors import DataError
+from triphase.monitoring.log import NOTE
 from triphase.runs.reused_artifacts import take_artifacts
 from triphase.runs.session import Run
+
+_log = logging.getLogger(__name__)
 
 
 def examine_run(run: Run, steps: tuple[str, ...] | None = None) -> None:
@@ -18,7 +23,8 @@ def examine_run(run: Run, steps: tuple[str, ...] | None = None) -> None:
     take_artifacts(run)
     wanted = todo(settings)
     pending = tuple(step for step in (wanted if steps is None else steps) if not run.is_done(step))
-    require_settings(settings, pending, run.scorer_object)
+    for line in require_settings(settings, pending, run.scorer_object):
+        _log.warning("%s", line, extra=NOTE)
     # Records of steps that were not requested are read too: their errors are known before hours have passed.
     later = [step for step in wanted if not run.is_done(step)]
     if "sft" in later or ("ppo" in later and settings.mixes_demonstrations):
