@@ -62,6 +62,8 @@ def test_demonstrations_in_every_convention(here: Path) -> None:
         {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]},
         {"instruction": "Why?", "output": "So.", "input": ""},
         {"instruction": "Why", "input": "me?", "output": "So."},
+        {"instruction": "Why?", "input": " \n", "context": " ", "output": "So."},
+        {"question": "Why?", "context": " ", "answer": "So."},
         {"instruction": "Why?", "instances": [{"input": "", "output": "So."}, {"input": "x", "output": "Two."}]},
     ) == [
         ("Why?", "So.", "instruction"),
@@ -71,6 +73,8 @@ def test_demonstrations_in_every_convention(here: Path) -> None:
         ("Why?", "So.", "instruction"),
         ("Why?", "So.", "instruction"),
         ("Why\n\nme?", "So.", "instruction"),
+        ("Why?", "So.", "instruction"),
+        ("Why?", "So.", "instruction"),
         ("Why?", "So.", "instruction"),
         ("Why?\n\nx", "Two.", "instruction"),
     ]
@@ -272,7 +276,16 @@ GOOD = json.dumps(ROW) + "\n"
         ),
         (
             '{"prompt": [{"role": "tool", "content": "x"}], "completion": "y"}',
-            "d.jsonl:1: prompt[0] has the role 'tool'; known are system, developer, user, human, prompter, "
+            "d.jsonl:1: prompt[0] is a turn of a tool (tool), which is not supported; leave such records out "
+            "(data.on_bad_record: drop)",
+        ),
+        (
+            '{"prompt": [{"role": "user", "content": "x"}, {"role": "gpt", "content": "z"}], "completion": "y"}',
+            "d.jsonl:1: the prompt in prompt must end with a user message, not an assistant message",
+        ),
+        (
+            '{"prompt": [{"role": "parrot", "content": "x"}], "completion": "y"}',
+            "d.jsonl:1: prompt[0] has the role 'parrot'; known are system, developer, user, human, prompter, "
             "assistant, gpt, chatgpt, model, bot",
         ),
         (

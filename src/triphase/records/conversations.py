@@ -30,6 +30,9 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 _LATER_TURN = re.compile(r"\n<extra_id_1>(User|Assistant)\n")
 _MARGIN = 64
 _CALLS = ("tool_calls", "function_call", "tool_call_id")
+_OF_TOOLS = ("tool", "function", "function_call", "function_response", "observation", "ipython", "tool_call",
+             "tool_response")  # fmt: skip
+_LEAVE_OUT = "leave such records out (data.on_bad_record: drop)"
 _UNTRAINED = ("weight", "train", "trainable", "loss")
 """Keys of a message by which data sets mark it as not trained on (0 or false)."""
 
@@ -106,7 +109,11 @@ def checked_prompt(row: Row, column: str, messages: tuple[Message, ...]) -> tupl
     if messages[-1:] == (Message("assistant", ""),):
         messages = messages[:-1]
     if not messages or messages[-1].role != "user":
-        role = f"a {messages[-1].role} message" if messages else "none"
+        role = (
+            "none"
+            if not messages
+            else f"{'an' if messages[-1].role == 'assistant' else 'a'} {messages[-1].role} message"
+        )
         row.refuse(f"the prompt in {column} must end with a user message, not {role}")
     if not messages[-1].content.strip():
         row.refuse(f"the last user message in {column} is empty")
@@ -121,13 +128,15 @@ def _message(row: Row, column: str, turn: Any) -> Message:
     name_key, text_key = ("from", "value") if "from" in turn and "role" not in turn else ("role", "content")
     for key in _CALLS:
         if not is_blank(turn.get(key)):
-            row.refuse(f"{column} calls a tool ({key}), which is not supported; leave such records out")
+            row.refuse(f"{column} calls a tool ({key}), which is not supported; {_LEAVE_OUT}")
     if not isinstance(turn.get(name_key), str):
         _lacks(row, column, turn, name_key)
     content = _text_parts(row, column, turn.get(text_key))
     if not isinstance(content, str):
         _lacks(row, column, turn, text_key)
     role = _ROLES.get(turn[name_key].lower())
+    if role is None and turn[name_key].lower() in _OF_TOOLS:
+        row.refuse(f"{column} is a turn of a tool ({turn[name_key][:40]}), which is not supported; {_LEAVE_OUT}")
     if role is None:
         row.refuse(f"{column} has the {name_key} {turn[name_key][:40]!r}; known are {', '.join(_ROLES)}")
     for key, value in turn.items():
@@ -149,9 +158,7 @@ def _text_parts(row: Row, column: str, content: Any) -> Any:
     for part in content:
         if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
             found = repr(part.get("type"))[:40] if isinstance(part, Mapping) else kind_of(part)
-            row.refuse(
-                f"{column} has a part that is not text ({found}); only text is supported: leave such records out"
-            )
+            row.refuse(f"{column} has a part that is not text ({found}); only text is supported: {_LEAVE_OUT}")
         texts.append(part["text"])
     return "".join(texts)
 

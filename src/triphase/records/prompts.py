@@ -104,9 +104,9 @@ def _instruction(row: Row, column: str, extra: Mapping[str, Any]) -> Messages:
     texts = [plain_text_of(row, column, row.get(column))]
     for name, value in (("input", extra["input"] if "input" in extra else row.get("input")),
                         ("context", row.get("context"))):  # fmt: skip
-        if value is not None and value != "":
-            if not isinstance(value, str):
-                row.refuse(f"{name} must be text, not {kind_of(value)}")
+        if value is not None and not isinstance(value, str):
+            row.refuse(f"{name} must be text, not {kind_of(value)}")
+        if value is not None and value.strip():
             texts.append(plain_text_of(row, name, value))
     return (Message("user", "\n\n".join(texts)),)
 
@@ -114,7 +114,7 @@ def _instruction(row: Row, column: str, extra: Mapping[str, Any]) -> Messages:
 def _question(row: Row, column: str, _extra: Mapping[str, Any]) -> Messages:
     """A question, preceded by its ``context``."""
     text, context = plain_text_of(row, column, row.get(column)), row.get("context")
-    if context is not None and context != "":
+    if context is not None and not (isinstance(context, str) and not context.strip()):
         text = f"{plain_text_of(row, 'context', context)}\n\n{text}"
     return (Message("user", text),)
 
