@@ -188,6 +188,24 @@ def test_a_rating_has_several_names(answer: str, rating: str, here: Path) -> Non
         compared(here, *rows, {"prompt": "x", answer: "c"})
 
 
+def test_a_row_without_a_rating_is_refused_alone(here: Path) -> None:
+    rows = [helpful("x", "a", 1), {**helpful("x", "b", 4), "helpfulness": None}, helpful("x", "c", 3)]
+    rows += [helpful("y", "d", 3), {**helpful("y", "", 3)}, {"prompt": "y", "response": "e", "helpfulness": "much"}]
+    (here / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused: list[DataError] = []
+    found = read_preferences(SourceSettings(path="a.jsonl"), Path(), refused=refused.append)
+    assert [(one.chosen, one.rejected) for one in found] == [("c", "a")]
+    assert [str(error).split(":")[1] for error in refused] == ["2", "5", "6", "4"]
+
+
+@pytest.mark.parametrize("column", ["system", "history", "labeler"])
+def test_answers_to_another_system_prompt_or_of_another_labeler_are_not_compared(here: Path, column: str) -> None:
+    said = [["hi", "ho"]] if column == "history" else "one"
+    rows = [helpful("x", "a", 1), helpful("x", "b", 2), *({**helpful("x", text, 3 - n), column: said}
+                                                          for n, text in enumerate("ab"))]  # fmt: skip
+    assert compared(here, *rows) == [("b", "a"), ("a", "b")]
+
+
 def test_columns_are_renamed_before_rated_answers_are_joined(here: Path) -> None:
     rows = [{"ask": "x", "reply": text, "stars": stars} for text, stars in (("a", 1), ("b", 4), ("c", 2))]
     (here / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "ask": "y"}]))

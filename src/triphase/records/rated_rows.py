@@ -1,11 +1,13 @@
-"""Rows with one rated answer each (HelpSteer), joined into rankings of consecutive rows with the same prompt.
+"""Rows with one rated answer each (HelpSteer): consecutive ones of one prompt and labeler are joined into a ranking.
 
 HelpSteer 1 and 2 rate each answer from 0 to 4 on five scales; ``helpfulness`` decides. Other files call the column
 ``rating`` or ``score``. The higher rating is the better one, equal ratings are ties.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, groupby
+from typing import Any
 
 from triphase.records import cells
 from triphase.records.cells import columns_in
@@ -15,6 +17,7 @@ from triphase.records.lines import RecordError, RefuseRow, Row
 _RATINGS = ("helpfulness", "rating", "score")
 _ANSWERS = ("response", "completion", "answer", "output")
 _COMPARED = {"chosen", "rejected", "responses"}
+_IN_COMMON = ("prompt", "system", "system_prompt", "history", "labeler")
 _GREATEST = 1e11
 _NOT_RATED = f"no prompt, answer or rating ({', '.join(_RATINGS)}), where the rows before are rated answers"
 JOINED = "helpfulness"
@@ -49,30 +52,53 @@ def ranked_together(rows: Iterator[Row], refused: RefuseRow) -> Iterator[Row]:
 
 
 def _rankings(rows: Iterator[Row], refused: RefuseRow) -> Iterator[Row]:
-    for _, group in groupby(rows, lambda row: str(row.values.get("prompt"))):
-        answers = list(group)
+    for _, group in groupby(rows, _asked):
+        answers: list[_Rated] = []
+        for row in group:
+            try:
+                answers.append(_rated(row, answers))
+            except RecordError as error:
+                refused(error)
         try:
-            yield _ranking(answers)
+            if answers:
+                yield _ranking(answers)
         except RecordError as error:
             refused(error)
 
 
-def _ranking(answers: list[Row]) -> Row:
+def _asked(row: Row) -> tuple[str, ...]:
+    """What rows that are compared have in common: the prompt with all that belongs to it, and the labeler."""
+    return tuple(str(row.values.get(name)) for name in _IN_COMMON)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rated:
+    row: Row
+    text: Any
+    column: str
+    by: str
+    rating: float
+
+
+def _rated(row: Row, before: Sequence[_Rated]) -> _Rated:
+    """The answer of a row with its rating, which is in the column of those before it."""
+    column, by = _columns(row) or row.refuse(_NOT_RATED)
+    if before and by != before[0].by:
+        row.refuse(f"{before[0].by} is empty or missing, but rates the answers on the rows before")
+    return _Rated(row, row.values[column], column, by, cells.number(row, by, row.values[by], least=-_GREATEST))
+
+
+def _ranking(answers: Sequence[_Rated]) -> Row:
     """One ranking, at the location of its first answer."""
-    first = answers[0]
-    found = [_columns(row) or row.refuse(_NOT_RATED) for row in answers]
+    first = answers[0].row
     if len(answers) == 1:
         first.refuse(
             "is the only rated answer to its prompt, so nothing is compared; write the answers to a prompt on "
             "consecutive rows (sort the file by prompt), or set data.on_bad_record: drop to leave it out"
         )
-    (answer, rating), *others = found
-    for row, other in zip(answers[1:], others, strict=True):
-        if other[1] != rating:
-            row.refuse(f"{rating} is empty or missing, but rates the answers on the rows before")
     kept = {name: value for name, value in first.values.items() if name not in (*_ANSWERS, *RATED)}
-    ratings = [cells.number(row, rating, row.values[rating], least=-_GREATEST) for row in answers]
-    texts = [row.values[column] for row, (column, _) in zip(answers, found, strict=True)]
-    ranking = Row({**kept, "responses": texts, JOINED: ratings}, first.file, first.number, first.unit)
-    ranking.ignored.update(first.ignored, columns_in(first) & {*_ANSWERS, *RATED} - {answer, rating})
+    joined = {"responses": [each.text for each in answers], JOINED: [each.rating for each in answers]}
+    ranking = Row({**kept, **joined}, first.file, first.number, first.unit)
+    read = {answers[0].column, answers[0].by}
+    ranking.ignored.update(first.ignored, columns_in(first) & {*_ANSWERS, *RATED} - read)
     return ranking
