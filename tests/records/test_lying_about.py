@@ -156,6 +156,15 @@ def test_numbers_next_to_responses_are_never_passed_over(here: Path) -> None:
             compared(here, {**row, other: [0, 1]})
 
 
+@pytest.mark.parametrize(("column", "value"), [("best", 1), ("label", 0), ("preferred_response", "b"), ("Choice", "2")])
+def test_a_column_that_names_the_best_response_is_not_overlooked(column: str, value: object, here: Path) -> None:
+    row = {"prompt": "x", "responses": ["a", "b"]}
+    with pytest.raises(DataError, match=f"a.jsonl:1: {column} is {value!r}; if that says which response is the best"):
+        compared(here, {**row, column: value})
+    assert compared(here, {**row, "labeler": 1, "best": True, "preferred_language": "en"}) == [("a", "b")]
+    assert compared(here, {**row, column: value, "places": [2, 1]}) == [("b", "a")]
+
+
 def helpful(prompt: str, response: str, helpfulness: int) -> dict[str, Any]:
     return {"prompt": prompt, "response": response, "helpfulness": helpfulness, "verbosity": 2}
 

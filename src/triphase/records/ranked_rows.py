@@ -1,5 +1,6 @@
 """Rows with a ranking or a vote instead of chosen and rejected: the prompt, the responses, their places."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,6 +13,7 @@ from triphase.records.lines import Row
 from triphase.records.trees import is_tree, turns_of_tree
 from triphase.records.types import Message, RankedAnswers
 
+_BEST = re.compile("best|better|winner|choice|chosen|prefer|select|label(?!er)", re.I)
 _NATIVE = {"responses", "places", "response_a", "response_b", "winner", "model_a", "model_b", "models"}
 
 
@@ -60,20 +62,26 @@ def _ranking(row: Row) -> RankedRow:
     said = [response_of(row, f"responses[{n}]", text) for n, text in enumerate(texts)]
     given = row.values.get("places")
     if absent(given):
-        _require_no_order(row, len(said))
+        _require_no_order(row, said)
     places = list(range(1, len(said) + 1)) if absent(given) else cells.listed(row, "places", given, len(said))
     return _checked(row, said, [None if absent(place) else cells.whole(row, f"places[{n}]", place, 1, cells.MOST_PLACE)
                                 for n, place in enumerate(places)])  # fmt: skip
 
 
-def _require_no_order(row: Row, count: int) -> None:
-    """Refuse a list that seems to order the responses under a name that is not known: they would be read best first."""
+def _require_no_order(row: Row, said: list[str]) -> None:
+    """Refuse a column that seems to order the responses under a name that is not known: they are read best first."""
+    count = len(said)
     for name in columns_in(row) - {"responses", "models"}:
         value = cells.parsed(row.values[name])
         if isinstance(value, list) and len(value) == count and all(isinstance(each, int | float) for each in value):
             row.refuse(
                 f"{name} is a list of {count} numbers, one for each response; if they are places, call it places (1 is "
                 "the best), if they are ratings, scores; without it responses are read best first"
+            )
+        if _BEST.search(name) and (value in said or str(value) in map(str, range(count + 1))):
+            row.refuse(
+                f"{name} is {value!r:.40}; if that says which response is the best, write places for all of them "
+                "(1 is the best), else leave the column out: without places responses are read best first"
             )
 
 
