@@ -1,9 +1,10 @@
 """Rows with a ranking or a vote instead of chosen and rejected: the prompt, the responses, their places."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 from triphase.records import cells, foreign, tool_exports
 from triphase.records.cells import absent, columns_in
@@ -62,16 +63,16 @@ def _ranking(row: Row) -> RankedRow:
     said = [response_of(row, f"responses[{n}]", text) for n, text in enumerate(texts)]
     given = row.values.get("places")
     if absent(given):
-        _require_no_order(row, said)
+        require_no_order(row, said)
     places = list(range(1, len(said) + 1)) if absent(given) else cells.listed(row, "places", given, len(said))
     return _checked(row, said, [None if absent(place) else cells.whole(row, f"places[{n}]", place, 1, cells.MOST_PLACE)
                                 for n, place in enumerate(places)])  # fmt: skip
 
 
-def _require_no_order(row: Row, said: list[str]) -> None:
+def require_no_order(row: Row, said: Sequence[Any], known: Collection[str] = ("responses", "models")) -> None:
     """Refuse a column that seems to order the responses under a name that is not known: they are read best first."""
     count = len(said)
-    for name in columns_in(row) - {"responses", "models"}:
+    for name in columns_in(row).difference(known):
         value = cells.parsed(row.values[name])
         if isinstance(value, list) and len(value) == count and all(isinstance(each, int | float) for each in value):
             row.refuse(

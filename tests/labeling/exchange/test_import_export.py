@@ -123,6 +123,8 @@ def test_gold_rows(tmp_path: Path) -> None:
         ({"prompt": "Hi", "responses": ["a", "b"], "models": ["m"]}, "models must be a list of 2"),
         ({"prompt": "Hi", "response_a": "a", "response_b": "b", "winner": "c"}, "winner is 'c'; write a, b or tie"),
         ({"prompt": "Hi", "responses": ["a", "b"], "seconds": -3}, "seconds must be a number"),
+        ({"prompt": "Hi", "responses": ["a", "b"], "labels": [0, 1]}, "labels is a list of 2 numbers, one for each"),
+        ({"prompt": "Hi", "responses": ["a", "b"], "best": 1}, "best is 1; if that says which response is the best"),
         ({"prompt": "Hi", "responses": ["a", "b"], "split": "third"}, "split is 'third'"),
         ({"prompt": "Hi", "response": "a", "finished": "yes"}, "finished must be true or false"),
         ({"responses": ["a", "b"]}, "missing column: prompt"),

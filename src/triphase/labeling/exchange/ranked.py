@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from triphase.labeling.exchange.formats import IMPORTED, Records, answer_column, rating_column
+from triphase.labeling.exchange.formats import COLUMNS, IMPORTED, Records, answer_column, rating_column
 from triphase.records import cells, columns
 from triphase.records.cells import absent
 from triphase.records.conversations import response_of
 from triphase.records.identity import prompt_id, split_of
 from triphase.records.lines import Row
+from triphase.records.ranked_rows import require_no_order
 from triphase.records.splits import split_called
 from triphase.records.types import Prompt, Ranking, Response
 from triphase.store.answers import Purpose, StoredAnswer
@@ -24,6 +25,8 @@ def ranked_list(row: Row, heldout_share: float, seen: dict[object, int]) -> Reco
     prompt = asked(row, heldout_share)
     made, assumed = _responses(row, prompt, texts)
     given = row.values.get("places")
+    if absent(given):
+        require_no_order(row, texts, COLUMNS["rankings"])
     places = list(range(1, len(texts) + 1)) if absent(given) else cells.listed(row, "places", given, len(texts))
     records = _ranked(row, prompt, made, places, seen)
     records.assumed = assumed
