@@ -87,7 +87,7 @@ def devices(shared: SharedModel, phase: PPOPhase) -> dict[str, str]:
 @contextmanager
 def noting(phase: PPOPhase, shared: SharedModel, seen: dict[str, dict[str, str]]) -> Iterator[None]:
     """Note the devices in each stage of the last iteration."""
-    generate, score, step = phase.generator.generate, phase._score, Updater.step
+    sampled, score, step = phase.rollouts.sampled, phase._score, Updater.step
     accumulate = ppo_module.accumulate_gradients
 
     def noted(stage: str, real: Any) -> Any:
@@ -97,7 +97,7 @@ def noting(phase: PPOPhase, shared: SharedModel, seen: dict[str, dict[str, str]]
 
         return call
 
-    phase.generator.generate = noted("sampling", generate)  # type: ignore[method-assign]
+    phase.rollouts.sampled = noted("sampling", sampled)  # type: ignore[method-assign]
     phase._score = noted("scoring", score)  # type: ignore[method-assign]
     ppo_module.accumulate_gradients = noted("updates", accumulate)  # type: ignore[attr-defined]
     Updater.step = noted("step", step)  # type: ignore[method-assign]

@@ -86,7 +86,7 @@ for name, module, owner in (
     ("sft", "triphase.phases.sft", "response_nll"),
     ("sft-full", "triphase.models.roles", "response_logprobs"),
     ("reward", "triphase.phases.reward", "pair_loss"),
-    ("sampling", "triphase.rollouts.decoding", "sample"),
+    ("sampling", "triphase.rollouts.uncaptured", "sample"),
     ("ppo", "triphase.phases.minibatch", "clipped_policy_loss"),
     ("ppo-critic", "triphase.phases.minibatch", "clipped_value_loss"),
     ("ppo-full", "triphase.phases.ppo", "shape_rewards"),
@@ -141,7 +141,7 @@ from tests.devices import card, steps
 import torch
 from triphase.models.direct import FastDecoder
 from triphase.rollouts.captured import CapturedRows
-from triphase.rollouts.decoding import sample
+from triphase.rollouts.drawing import sample
 device = card.install()
 shared = steps.shared_on(device)
 _, prompts = steps.prompts_of(shared)
@@ -177,7 +177,8 @@ WRITTEN = """
 from tests.devices import card, steps
 import torch
 from triphase.rollouts.captured import CapturedRows
-from triphase.rollouts.decoding import LocalGenerator, _draws, sample
+from triphase.rollouts.decoding import LocalGenerator
+from triphase.rollouts.drawing import draws, sample
 from triphase.rollouts.types import Request
 from triphase.rollouts.writing import CapturedWriter
 device = card.install()
@@ -192,7 +193,7 @@ def counted(rows, tokens):
     widths.add(rows.width)
     advance(rows, tokens)
 CapturedRows.advance = counted
-writer = CapturedWriter(shared, choose=sample, draws=_draws, record=None)
+writer = CapturedWriter(shared, choose=sample, draws=draws, record=None)
 with shared.role(steps.REFERENCE), card.watching() as watch:
     found = writer.write(asked, batch_size=16, temperature=1.0, limit=20)
 print(sum(watch.waits.values()) == intervals[0] > 4, widths == {8, 16}, found == expected, dict(watch.waits))

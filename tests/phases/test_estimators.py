@@ -89,7 +89,7 @@ def one_iteration(kind: str, monkeypatch: pytest.MonkeyPatch) -> tuple[PPOPhase,
 def test_an_iteration_of_every_kind(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ppo, metrics, [(experience, groups, found)] = one_iteration(kind, monkeypatch)
     mask = experience.batch.response_mask
-    assert groups.tolist() == ppo._prompts_of(0)
+    assert groups.tolist() == ppo.rollouts.prompts(0)
     assert groups[::2].tolist() == groups[1::2].tolist()
     of_the_critic = {"ppo/value_loss", "ppo/explained_variance"}
     assert of_the_critic & metrics.keys() == (of_the_critic if kind == "gae" else set())

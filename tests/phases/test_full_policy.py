@@ -46,6 +46,14 @@ def test_it_starts_as_the_reference_to_the_bit(times: int) -> None:
     assert metrics["ppo/clip_fraction"] == 0.0
 
 
+def test_the_states_of_its_own_trunk_are_not_those_of_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    ppo, passes = phase(full(iterations=2)), []
+    trunk = SharedModel.trunk
+    monkeypatch.setattr(SharedModel, "trunk", lambda self, batch: passes.append(self) or trunk(self, batch))
+    ppo.advance(0)
+    assert passes and all(each is ppo.shared for each in passes)
+
+
 @pytest.mark.parametrize("critic", ["value-head", "adapter"])
 def test_every_weight_of_the_copy_learns_and_the_base_stays(critic: str, tmp_path: Path) -> None:
     ppo = phase(full(iterations=2, critic=critic))
@@ -101,10 +109,10 @@ def test_the_reward_model_scores_with_the_weights_it_was_trained_on() -> None:
 
 def test_what_samples_is_the_policy_that_learns() -> None:
     ppo = phase(full())
-    before = ppo._sample(0, [0, 1, 2, 3])
+    before = ppo.rollouts.sampled(0, [0, 1, 2, 3]).generated
     with torch.no_grad():
         ppo.policy.model.backbone.head_weight.mul_(-1.0)
-    assert ppo._sample(0, [0, 1, 2, 3]) != before
+    assert ppo.rollouts.sampled(0, [0, 1, 2, 3]).generated != before
 
 
 def test_after_a_cut_the_end_is_the_same_to_the_bit(tmp_path: Path) -> None:

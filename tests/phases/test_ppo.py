@@ -54,8 +54,8 @@ def phase(chosen: PPOSettings, *, shared: SharedModel | None = None, seed: int =
 
 
 def rolled_out(ppo: PPOPhase, iteration: int = 0) -> tuple[list[Encoded], Experience, object]:
-    chosen = ppo._prompts_of(iteration)
-    generated = ppo._sample(iteration, chosen)
+    chosen = ppo.rollouts.prompts(iteration)
+    generated = ppo.rollouts.sampled(iteration, chosen).generated
     made = [Encoded(ppo.prompt_ids[number], answer.ids) for number, answer in zip(chosen, generated, strict=True)]
     found = evaluated(ppo.shared, made, ppo.settings, seed=ppo.seed, iteration=iteration, policy=ppo.policy)
     rewards, _ = shape_rewards(
@@ -66,6 +66,22 @@ def rolled_out(ppo: PPOPhase, iteration: int = 0) -> tuple[list[Encoded], Experi
         scale=ScoreScale(),
     )
     return made, found, advantages_of(rewards, found, ppo.settings, torch.tensor(chosen))
+
+
+def test_the_trunk_is_computed_while_sampling_and_not_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    trunk = SharedModel.trunk
+    monkeypatch.setattr(
+        SharedModel, "trunk", lambda self, batch: passes.append(len(batch.lengths)) or trunk(self, batch)
+    )
+    recorded = phase(settings()).advance(0)
+    assert not passes
+    plain = phase(settings())
+    plain.rollouts._with_trunk = False
+    own = plain.advance(0)
+    assert sum(passes) == 8
+    assert own["ppo/ratio_mean"] == pytest.approx(recorded["ppo/ratio_mean"], abs=1e-4)
+    assert own["ppo/proxy_score"] == pytest.approx(recorded["ppo/proxy_score"], abs=1e-4)
 
 
 def moved(ppo: PPOPhase) -> None:

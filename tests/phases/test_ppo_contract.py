@@ -91,7 +91,7 @@ def test_every_minibatch_is_one_optimizer_step(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_data_set_smaller_than_the_batch_is_asked_again_in_new_orders() -> None:
     ppo = phase(shared_model(), settings(), count=3)
-    chosen = ppo._prompts_of(0) + ppo._prompts_of(1)
+    chosen = ppo.rollouts.prompts(0) + ppo.rollouts.prompts(1)
     assert len(chosen) == 16
     assert [sorted(chosen[start : start + 3]) for start in range(0, 15, 3)] == [[0, 1, 2]] * 5
 
@@ -155,10 +155,10 @@ def test_the_gradient_does_not_depend_on_the_microbatches() -> None:
     for tokens in (10_000, 12):
         shared = shared_model()
         ppo = phase(shared, settings(microbatch_tokens=tokens, minibatch_size=8))
-        generated = ppo._sample(0, ppo._prompts_of(0))
+        generated = ppo.rollouts.sampled(0, ppo.rollouts.prompts(0)).generated
         samples = [
             Encoded(ppo.prompt_ids[number], answer.ids)
-            for number, answer in zip(ppo._prompts_of(0), generated, strict=True)
+            for number, answer in zip(ppo.rollouts.prompts(0), generated, strict=True)
         ]
         found = evaluated(shared, samples, ppo.settings, seed=0, iteration=0)
         rewards, _ = shape_rewards(

@@ -119,11 +119,11 @@ def test_the_chosen_episodes_are_those_of_a_batch_of_their_own() -> None:
 
 def test_an_iteration_asks_fewer_prompts_several_times() -> None:
     ppo = phase(settings(responses_per_prompt=4, temperature=2.0))
-    chosen = ppo._prompts_of(0)
+    chosen = ppo.rollouts.prompts(0)
     assert len(set(chosen)) == 2 and chosen == sorted(chosen, key=chosen.index)
-    asked = [*ppo._prompts_of(0), *ppo._prompts_of(1), *ppo._prompts_of(2)][::4]
+    asked = [*ppo.rollouts.prompts(0), *ppo.rollouts.prompts(1), *ppo.rollouts.prompts(2)][::4]
     assert len(set(asked)) == 6  # of 7: no prompt again before each had its turn
-    generated = ppo._sample(0, chosen)
+    generated = ppo.rollouts.sampled(0, chosen).generated
     assert len({answer.ids for answer in generated[:4]}) > 1
     metrics = ppo.advance(0)
     assert metrics["ppo/episodes"] == 8 and metrics["ppo/steps"] == 4

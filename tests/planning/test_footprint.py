@@ -225,6 +225,26 @@ def test_a_shared_prompt_counts_once_where_the_model_packs(window: int | None, s
     assert four.flops["decoding"] == one.flops["decoding"]
 
 
+def test_what_sampling_for_ppo_records_is_planned_and_no_pass_for_it() -> None:
+    shared, settings = model(), run_settings()
+    shared.adapters.add(REFERENCE)
+    prompts = [Prompt(str(n), (Message("user", "x"),)) for n in range(64)]
+    ids = [tokens(PROMPT, n) for n in range(64)]
+    phase = PPOPhase(shared, prompts, ids, LocalGenerator(shared, adapter=POLICY, batch_size=32), settings.ppo, seed=0)
+    cost = planner(settings, shared)
+    found = ppo_footprint(cost, None)
+    sampling = next(moment for moment in found.moments if moment.name == "sampling")
+    taken = phase.rollouts.sampled(0, phase.rollouts.prompts(0))
+    assert taken.trunk is not None and sampling.parts[TRUNK] == taken.trunk.nbytes
+    cost.work.records_trunk = False
+    without = ppo_footprint(cost, None)
+    assert next(moment for moment in without.moments if moment.name == "sampling").parts[TRUNK] == 0
+    tokens_of_run = settings.ppo.iterations * settings.ppo.batch_size * (PROMPT + RESPONSE)
+    layers = LAYERS - cost.work.adapted_layers
+    spared = (without.flops["forward"] - found.flops["forward"]) / tokens_of_run / layers
+    assert spared == pytest.approx(2 * cost.work.layer_numbers, rel=0.2)  # and attention
+
+
 def test_sampling() -> None:
     shared, settings = model(), run_settings()
     shared.adapters.add(REFERENCE)

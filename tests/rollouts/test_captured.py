@@ -19,7 +19,8 @@ from triphase.models.quantization import QuantizedLinear
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.rollouts import decoding, writing
 from triphase.rollouts.captured import LOOK_EVERY, CapturedRows
-from triphase.rollouts.decoding import LocalGenerator, _draws, sample
+from triphase.rollouts.decoding import LocalGenerator
+from triphase.rollouts.drawing import draws, sample
 from triphase.rollouts.graphs import NotRecordedError, Step
 from triphase.rollouts.types import Request
 from triphase.rollouts.writing import CapturedWriter
@@ -43,7 +44,7 @@ def shared(kind: str = "qwen3") -> Any:
 
 
 def writer_of(made: Any, record: Any = None, **changes: Any) -> CapturedWriter:
-    return CapturedWriter(made, choose=sample, draws=_draws, record=record, **{"room": EVERYTHING, **changes})
+    return CapturedWriter(made, choose=sample, draws=draws, record=record, **{"room": EVERYTHING, **changes})
 
 
 def captured(
@@ -126,7 +127,7 @@ def rows_of(made: Any, asked: list[Request], *, capacity: int = 40, limit: int =
     )
     reader = FastDecoder(made.backbone)
     reader.read([each.prompt for each in asked], pad_id=0, room=0)
-    rows.put(range(len(asked)), reader, torch.stack([_draws(each.seed, limit) for each in asked]))
+    rows.put(range(len(asked)), reader, torch.stack([draws(each.seed, limit) for each in asked]))
     return rows
 
 

@@ -10,8 +10,9 @@ from tests.small import random_model, samples, shared_model, stir, tokenizer
 from triphase.batches.padding import pad_batch
 from triphase.models.direct import FastDecoder
 from triphase.models.roles import POLICY, SharedModel
-from triphase.rollouts import decoding
-from triphase.rollouts.decoding import LocalGenerator, sample
+from triphase.rollouts import uncaptured
+from triphase.rollouts.decoding import LocalGenerator
+from triphase.rollouts.drawing import sample
 from triphase.rollouts.types import Generated, Request
 from triphase.tokens.encoding import Encoded
 
@@ -137,7 +138,7 @@ def test_the_end_token_inside_a_prompt_ends_nothing() -> None:
 
 def test_finished_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    monkeypatch.setattr(decoding, "sample", lambda logits, *rest: sizes.append(len(logits)) or sample(logits, *rest))
+    monkeypatch.setattr(uncaptured, "sample", lambda logits, *rest: sizes.append(len(logits)) or sample(logits, *rest))
     found = generate(prepared(), requests(40), batch_size=40)
     still = [sum(len(answer.ids) > place for answer in found) for place in range(len(sizes))]
     assert sizes == sorted(sizes, reverse=True) and sizes[-1] < 40
@@ -168,7 +169,7 @@ def test_a_prompt_that_comes_again_is_read_once(monkeypatch: pytest.MonkeyPatch)
 def test_the_next_prompts_take_the_places_of_finished_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     shared, asked = prepared(), requests(60)
     sizes, joined = [], []
-    monkeypatch.setattr(decoding, "sample", lambda logits, *rest: sizes.append(len(logits)) or sample(logits, *rest))
+    monkeypatch.setattr(uncaptured, "sample", lambda logits, *rest: sizes.append(len(logits)) or sample(logits, *rest))
     right = FastDecoder.join
 
     def join(self: FastDecoder, prompts: list[tuple[int, ...]], **options: int) -> None:
@@ -203,7 +204,7 @@ def test_a_token_without_probability_is_never_drawn() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_draws_follow_the_softmax_at_the_temperature(temperature: float) -> None:
+def testdraws_follow_the_softmax_at_the_temperature(temperature: float) -> None:
     logits = torch.tensor([1.0, -0.5, 0.0, 2.0, -3.0])
     count = 40_000
     uniform = torch.rand(count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -236,7 +237,7 @@ def test_the_trainers_logprobs_are_those_of_the_sampling_distribution(
         drawn.append((tokens, logprobs))
         return tokens
 
-    monkeypatch.setattr(decoding, "sample", recording)
+    monkeypatch.setattr(uncaptured, "sample", recording)
     found = [generate(shared, [request], temperature=temperature)[0] for request in asked]
     at_sampling = torch.cat([logprobs for _, logprobs in drawn])
     batch = pad_batch(

@@ -19,7 +19,7 @@ from triphase.models.roles import HEAD_ROWS
 from triphase.models.stepping import HFDecoder, has_common_shape
 from triphase.models.tracing import DEPTHS, Skeleton, Traced, extrapolated
 from triphase.objectives.logprobs import response_logprobs
-from triphase.rollouts.decoding import sample
+from triphase.rollouts.drawing import sample
 from triphase.settings.schema import AdapterSettings
 
 _Given = ParamSpec("_Given")
@@ -116,6 +116,7 @@ class Work:
         self.hidden_size = self._parts[0].backbone.hidden_size
         self.vocabulary = int(self._parts[0].backbone.head_weight.shape[0])
         self.steps_directly = has_common_shape(self._parts[1].backbone)
+        self.records_trunk = self.steps_directly and not on_card and self.trunk_layers > 0
         self.packs = self._parts[1].backbone.packs
         packed = self.steps_directly and quantization is None and not on_card and packs(dtype, "cpu")
         self.packed_bytes = float(self.layer_bytes * self.layers) if packed else 0.0

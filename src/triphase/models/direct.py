@@ -27,14 +27,20 @@ class FastDecoder:
 
     Attributes:
         hidden: (B, d) hidden state after the final norm, from which the next token is predicted.
+        keeps_boundary: whether the states of the trunk (`Backbone`) are kept in the next two.
+        boundary: (B, d) of the token that was processed last.
+        read_boundary: (T, d) of each token of the prompts that were processed last, in their order.
         joins: True: rows may join others.
     """
 
     joins = True
+    keeps_boundary = False
 
     @torch.no_grad()
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
+        self.boundary = torch.empty(0)
+        self.read_boundary: list[Tensor] = []
         self._dtype = product_dtype(backbone.head_weight)
         self._layers = [DirectLayer(layer, packed=backbone.packed_decoding) for layer in backbone.layers]
         self.hidden = torch.empty(0)
@@ -68,8 +74,14 @@ class FastDecoder:
         self._values = [torch.zeros(shape, dtype=self._dtype, device=device) for shape in shapes]
         self.hidden = torch.empty((len(unique), self._backbone.hidden_size), dtype=self._dtype, device=device)
         most = _GPU_READ_TOKENS if torch.cuda.is_available() else _READ_TOKENS
+        trunk_states: dict[tuple[int, ...], Tensor] = {}
         for rows in microbatches(lengths, max_tokens=most):
-            self.hidden[_index(rows, device)] = self._read_rows(rows, [unique[row] for row in rows], pad_id)
+            these = [unique[row] for row in rows]
+            self.hidden[_index(rows, device)] = self._read_rows(rows, these, pad_id)
+            if self.keeps_boundary:
+                states = self.boundary.view(len(rows), -1, self._backbone.hidden_size)
+                trunk_states |= {prompt: row[: len(prompt)] for prompt, row in zip(these, states, strict=True)}
+        self.read_boundary = [trunk_states[prompt] for prompt in given] if self.keeps_boundary else []
         self._places = _index(lengths, device) - 1
         self._bias = torch.full((len(unique), capacity), float("-inf"), dtype=self._dtype, device=device)
         self._bias.masked_fill_(torch.arange(capacity, device=device) <= self._places[:, None], 0.0)
@@ -166,15 +178,31 @@ class FastDecoder:
         self._length = min(self._length + 1, self._capacity)
         self.hidden = self._read_tokens(tokens)
 
+    @torch.no_grad()
+    def step_trunk(self, tokens: Tensor) -> None:
+        """`step` for the last token of every row: only ``boundary`` is computed, and nothing can follow."""
+        self._places = (self._places + 1).clamp(max=self._capacity - 1)
+        self._length = min(self._length + 1, self._capacity)
+        self.boundary = self._through(self._backbone.trunk_layers, tokens)
+
     def _read_tokens(self, tokens: Tensor) -> Tensor:
         """Process a token at each row's position → (B, d) hidden state after it."""
+        hidden: Tensor = self._backbone.norm(self._through(len(self._layers), tokens))
+        return hidden
+
+    def _through(self, layers: int, tokens: Tensor) -> Tensor:
+        """Process a token at each row's position → (B, d) its state after this many layers."""
         backbone, count, length = self._backbone, len(tokens), self._length
         rows, places = torch.arange(count, device=tokens.device), self._places[:count]
         self._bias[:count].scatter_(1, places[:, None], 0.0)
         x = backbone.embed(tokens).to(self._dtype)
         rotation = rotation_of(backbone, x[:, None], places[:, None])
         bias = self._bias[:count, None, None, :length]
-        for layer, keys, values in zip(self._layers, self._keys, self._values, strict=True):
+        for number, (layer, keys, values) in enumerate(zip(self._layers, self._keys, self._values, strict=True)):
+            if number == backbone.trunk_layers and self.keeps_boundary:
+                self.boundary = x
+            if number == layers:
+                break
             query, keys[rows, :, places], values[rows, :, places] = layer.project(x, rotation)
             # Query heads that share a key head are adjacent: they attend as several queries of one head.
             mixed = nn.functional.scaled_dot_product_attention(
@@ -185,8 +213,7 @@ class FastDecoder:
                 scale=layer.scaling,
             )
             x = layer.finish(x, mixed.reshape(count, -1))
-        hidden: Tensor = backbone.norm(x)
-        return hidden
+        return x
 
     def _read_rows(self, rows: list[int], prompts: Sequence[tuple[int, ...]], pad_id: int) -> Tensor:
         """Process prompts into the cache's ``rows`` → (B, d) hidden state of each last token."""
@@ -200,6 +227,8 @@ class FastDecoder:
         x = backbone.embed(to_device(ids, device).flatten()).to(self._dtype)
         rotation = rotation_of(backbone, x[:, None], places.repeat(count)[:, None])
         for number, layer in enumerate(self._layers):
+            if number == backbone.trunk_layers and self.keeps_boundary:
+                self.boundary = x
             flat, key, value = layer.attend(x, rotation, count)
             self._keys[number][row_index, :, :longest] = key
             self._values[number][row_index, :, :longest] = value

@@ -11,13 +11,14 @@ next rollout is sampled by the policy that was restored.
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from triphase.models.policies import Policy
 from triphase.phases.episodes import prompts_of, requests_of
 from triphase.phases.ppo_state import PPOState
+from triphase.rollouts.trunk_record import TrunkGenerator
 from triphase.rollouts.types import AheadGenerator, Generated, Generator
 from triphase.settings.ppo import PPOSettings
 from triphase.training.state import TrainingState
@@ -27,12 +28,18 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Taken:
-    """The rollout of an iteration; ``staleness`` is the number of iterations by which its policy is older."""
+class TakenRollout:
+    """The rollout of an iteration.
+
+    Attributes:
+        staleness: the number of iterations by which its policy is older.
+        trunk: (B, L, d) the states of the base's trunk if sampling computed them (`TrunkGenerator`).
+    """
 
     iteration: int
     generated: list[Generated]
-    staleness: int
+    staleness: int = 0
+    trunk: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +62,9 @@ class RolloutSource:
         *,
         seed: int,
         ahead: bool,
+        with_trunk: bool = False,
     ) -> None:
-        """``policy`` is what ``generator`` samples from.
+        """``policy`` is what ``generator`` samples from; ``with_trunk``: by adapters on the base that trains.
 
         Raises:
             ValueError: ``ahead`` is set, and the generator cannot sample during the updates.
@@ -64,8 +72,9 @@ class RolloutSource:
         if ahead and not isinstance(generator, AheadGenerator):
             raise ValueError("sampling ahead needs a generator that samples during the updates, as servers do")
         self._generator, self._policy, self._is_ahead = generator, policy, ahead
+        self._with_trunk = with_trunk
         self._prompt_ids, self._settings, self._seed = prompt_ids, settings, seed
-        self._taken: _Taken | None = None
+        self._taken: TakenRollout | None = None
         self._in_flight: _InFlight | None = None
         self._sampler: dict[str, Tensor] = {}
 
@@ -73,24 +82,28 @@ class RolloutSource:
         """The prompt number of each episode."""
         return prompts_of(len(self._prompt_ids), self._settings, seed=self._seed, iteration=iteration)
 
-    def sampled(self, iteration: int, chosen: Sequence[int]) -> list[Generated]:
+    def sampled(self, iteration: int, chosen: Sequence[int]) -> TakenRollout:
         """The responses of the current policy to the prompts with these numbers."""
         requests = requests_of(self._prompt_ids, chosen, seed=self._seed, iteration=iteration)
-        temperature, limit = self._settings.temperature, self._settings.max_response_tokens
-        return self._generator.generate(requests, temperature=temperature, max_response_tokens=limit)
+        generator, settings = self._generator, self._settings
+        temperature, limit = settings.temperature, settings.max_response_tokens
+        if self._with_trunk and isinstance(generator, TrunkGenerator):
+            found, trunk = generator.generate_with_trunk(requests, temperature=temperature, max_response_tokens=limit)
+            return TakenRollout(iteration, found, trunk=trunk)
+        return TakenRollout(iteration, generator.generate(requests, temperature=temperature, max_response_tokens=limit))
 
-    def take(self, iteration: int, state: TrainingState[PPOState]) -> tuple[list[Generated], int]:
-        """The rollout of an iteration, and its staleness; sampled ahead, the next one is begun.
+    def take(self, iteration: int, state: TrainingState[PPOState]) -> TakenRollout:
+        """The rollout of an iteration; sampled ahead, the next one is begun.
 
         An iteration that starts again (in smaller passes) gets the same rollout.
         """
         if not self._is_ahead:
             self._forget(state)  # of a run that was branched from one that sampled ahead
-            return self.sampled(iteration, self.prompts(iteration)), 0
+            return self.sampled(iteration, self.prompts(iteration))
         if self._taken is None or self._taken.iteration != iteration:
-            self._taken = _Taken(iteration, *self._next(iteration, state))
+            self._taken = self._next(iteration, state)
         self._begin(iteration + 1, state)
-        return self._taken.generated, self._taken.staleness
+        return self._taken
 
     def discard_if_reverted(self, state: TrainingState[PPOState]) -> None:
         """After a rollback: discard what the policy before it samples."""
@@ -106,17 +119,17 @@ class RolloutSource:
                 in_flight.iteration + 1,
             )
 
-    def _next(self, iteration: int, state: TrainingState[PPOState]) -> tuple[list[Generated], int]:
+    def _next(self, iteration: int, state: TrainingState[PPOState]) -> TakenRollout:
         in_flight, self._in_flight = self._in_flight, None
         if in_flight is not None:
             found = in_flight.result()
             if in_flight.iteration == iteration:
-                return found, 1
+                return TakenRollout(iteration, found, staleness=1)
         older = {name.removeprefix(_PREFIX): value for name, value in state.untrained.items() if _is_ours(name)}
         if not older:
-            return self.sampled(iteration, self.prompts(iteration)), 0
+            return self.sampled(iteration, self.prompts(iteration))
         with _acting(self._policy, older):
-            return self.sampled(iteration, self.prompts(iteration)), 1
+            return replace(self.sampled(iteration, self.prompts(iteration)), staleness=1)
 
     def _begin(self, iteration: int, state: TrainingState[PPOState]) -> None:
         """Note the policy that samples ``iteration``, and begin unless that was done or no iteration follows."""

@@ -95,11 +95,13 @@ def open_rollout(
     seed: int,
     iteration: int,
     starts: bool | None = None,
+    trunk: Tensor | None = None,
     strategy: Strategy = ALONE,
 ) -> Rollout:
     """Sampled responses as a batch, with the trunk states that every role uses.
 
-    ``starts`` says whether the policy is still the reference; by default at iteration 0.
+    ``starts`` says whether the policy is still the reference; by default at iteration 0. ``trunk`` are the states of
+    each sample if sampling computed them.
 
     Raises:
         InvariantError: a mask does not fit its lengths.
@@ -115,10 +117,14 @@ def open_rollout(
     ]
     minibatches = shares[0]
     with torch.no_grad():
-        rows = sorted({row for share in shares for row in _rows_in(batch, share)})
-        boundary = TrunkStates.for_rows(shared, rows, batch.input_ids.shape[1])
-        mine = [row for row, owner in enumerate(owners) if owner == strategy.rank]
-        _fill_trunk(shared, batch, boundary, mine, settings)
+        if trunk is not None:
+            count, length = batch.input_ids.shape
+            boundary = TrunkStates.sampled(trunk, samples, len(samples) // count, length)
+        else:
+            rows = sorted({row for share in shares for row in _rows_in(batch, share)})
+            boundary = TrunkStates.for_rows(shared, rows, batch.input_ids.shape[1])
+            mine = [row for row, owner in enumerate(owners) if owner == strategy.rank]
+            _fill_trunk(shared, batch, boundary, mine, settings)
     parts = [_part(batch, episodes) for minibatch in minibatches for episodes in minibatch]
     return Rollout(batch, boundary, owners, minibatches, parts, starts=iteration == 0 if starts is None else starts)
 

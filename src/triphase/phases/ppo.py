@@ -6,6 +6,7 @@ same steps. Left out on purpose: samples of older policies, and k3 in the reward
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -98,7 +99,10 @@ class PPOPhase(HalvesMicrobatches, Phase):
         self.mix, self.continues = mix, continues
         self._frozen: FrozenWeights | None = None
         self.policy = policy or policy_for(shared, settings.method)
-        self.rollouts = RolloutSource(generator, prompt_ids, settings, self.policy, seed=seed, ahead=ahead)
+        same_base = self.policy.model is shared
+        self.rollouts = RolloutSource(
+            generator, prompt_ids, settings, self.policy, seed=seed, ahead=ahead, with_trunk=same_base
+        )
         self.reset = ResetReference(shared, settings.reference_reset_every)
         heads = start_critic(shared, settings)
         train_roles(shared, self.policy, settings, 0)
@@ -153,8 +157,9 @@ class PPOPhase(HalvesMicrobatches, Phase):
         train_roles(self.shared, self.policy, self.settings, iteration)
         # 1. sample the responses to each prompt of this iteration
         self.offloading.before_sampling()
-        chosen = self._prompts_of(iteration)
-        generated, staleness = self.rollouts.take(iteration, self.state)
+        chosen = self.rollouts.prompts(iteration)
+        taken = self.rollouts.take(iteration, self.state)
+        generated = taken.generated
         clock.lap("ppo/seconds_generation")
         self.offloading.before_scoring()
         # 2. scores; log-probabilities and values, by the forward pass that the updates use
@@ -163,8 +168,11 @@ class PPOPhase(HalvesMicrobatches, Phase):
         ]
         orders = {"seed": self.seed, "iteration": iteration}
         starts = iteration == 0 and not self.continues
-        rollout = open_rollout(self.shared, samples, self.settings, **orders, starts=starts, strategy=self.strategy)
-        scored = self._score(rollout, chosen, generated)
+        rollout = open_rollout(
+            self.shared, samples, self.settings, **orders, starts=starts, trunk=taken.trunk, strategy=self.strategy
+        )
+        taken = replace(taken, trunk=None)  # rows of several responses are a copy of them
+        scored = self._score(rollout, chosen, samples, generated)
         reset = self.reset.at(iteration, self.policy, self.state)
         experience = evaluate_rollout(
             self.shared, rollout, scored, self.settings, policy=self.policy, reset=reset, strategy=self.strategy
@@ -178,7 +186,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
         scale = self._scale_with(experience.scores)
         rewards, shaped = shape_rewards(experience, finished, self.settings, kl_coefficient=coefficient, scale=scale)
         plain = advantages_of(rewards, experience, self.settings, to_device(torch.tensor(chosen), rewards.device))
-        advantages, gap = against_sampler(plain, experience, generated, self.settings, staleness=staleness)
+        advantages, gap = against_sampler(plain, experience, generated, self.settings, staleness=taken.staleness)
         # 4. epochs of clipped updates
         self.offloading.before_updates(self.generator)
         updates = self._update(iteration, experience, advantages)
@@ -200,28 +208,19 @@ class PPOPhase(HalvesMicrobatches, Phase):
         others: Mapping[str, float],
     ) -> dict[str, float]:
         """The metrics of an iteration: of its rollout, whose samples are shown, and ``others``."""
-        prompts = [self.prompts[number] for number in self._prompts_of(iteration)]
+        prompts = [self.prompts[number] for number in self.rollouts.prompts(iteration)]
         shown = samples_of(self.shared, experience, prompts, generated, self.gold)
         if self.on_samples is not None:
             self.on_samples(iteration, shown)
         metrics = {**figures_of(experience, advantages, shown), **others}
         return metrics | {"ppo/episodes": float((iteration + 1) * len(prompts))}
 
-    def _prompts_of(self, iteration: int) -> list[int]:
-        return self.rollouts.prompts(iteration)
-
-    def _sample(self, iteration: int, chosen: Sequence[int]) -> list[Generated]:
-        return self.rollouts.sampled(iteration, chosen)
-
-    def _score(self, rollout: Rollout, chosen: Sequence[int], generated: Sequence[Generated]) -> Scores:
+    def _score(
+        self, rollout: Rollout, chosen: Sequence[int], samples: Sequence[Encoded], generated: Sequence[Generated]
+    ) -> Scores:
         answers = tuple(
-            Answer(
-                self.prompts[number],
-                self.shared.template.text(answer.ids),
-                answer.finished,
-                Encoded(self.prompt_ids[number], answer.ids),
-            )
-            for number, answer in zip(chosen, generated, strict=True)
+            Answer(self.prompts[number], self.shared.template.text(answer.ids), answer.finished, sample)
+            for number, sample, answer in zip(chosen, samples, generated, strict=True)
         )
         return self.scorer.score(Answers(answers, rollout.parts))
 

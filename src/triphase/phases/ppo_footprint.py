@@ -25,15 +25,18 @@ def ppo_footprint(cost: CostModel, variant: str | None) -> Footprint:
         static[BASE] += work.base_bytes
     prompts, limit = cost.load.prompts, settings.max_response_tokens
     episodes = settings.batch_size * settings.iterations
+    by_servers_only = by_servers and not cost.settings.rollouts.tries_both
+    records = work.records_trunk and not (whole or by_servers_only) and cost.ranks == 1
+    recorded = work.boundary_bytes(settings.batch_size * (max(prompts.prompts) + limit)) if records else 0.0
     sampling, updating = (_offloaded(cost, settings, stage) for stage in ("sampling", "updates"))
     cost.sampled(
         found,
-        _without(static, sampling),
+        {**_without(static, sampling), TRUNK: recorded},
         prompts,
         episodes,
         settings.batch_size,
         limit,
-        by_servers=by_servers and not cost.settings.rollouts.tries_both,
+        by_servers=by_servers_only,
     )
     share = settings.responses_per_prompt if work.packs else 1  # episodes in a row
     rollout = prompts.answered(settings.responses_per_prompt, [limit])
@@ -50,7 +53,8 @@ def ppo_footprint(cost: CostModel, variant: str | None) -> Footprint:
     scored = acting(train=False, with_entropy=True, whole=True) if whole else upper
     found.moments.append(cost.looked("scoring", static, scored, trunk, shape))
     # The policy and its reference; the reward model, a critic with its own adapter, and a reset reference.
-    found.compute("forward", trunk + scored * 2 + upper * (cost.scorers() + critics + resets), shape, tokens)
+    passes = scored * 2 + upper * (cost.scorers() + critics + resets)
+    found.compute("forward", passes if records else trunk + passes, shape, tokens)
     traced = acting(train=True, with_entropy=settings.entropy_coefficient > 0, whole=whole)
     if critics:  # both passes are kept for one backward pass
         second = work.reward(shape, train=True)

@@ -47,6 +47,7 @@ class Trial:
         self.server.__exit__(None, None, None)
         self.store.close()
         self.other.close()
+        self.empty.close()
 
     def restore(self, store: Store) -> None:
         with _raw(store) as connection:
