@@ -12,9 +12,11 @@ import pytest
 from pyarrow import parquet
 
 from triphase.errors import DataError
+from triphase.labeling.exchange.importing import import_file
 from triphase.records.reading import read_demonstrations, read_preferences, stream_preferences
 from triphase.records.source_rows import other_files_notes, read_rows
 from triphase.settings.data import SourceSettings
+from triphase.store import open_store
 
 ROWS = [{"prompt": f"Name tree {n}.", "completion": f"Elm {n}."} for n in range(3)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -251,3 +253,38 @@ def test_text_that_a_template_has_written_is_split_into_turns(text: str, here: P
     (one,) = read_demonstrations(SourceSettings(path="a.jsonl"), Path())
     turns = [(message.role, message.content) for message in one.prompt.messages]
     assert (turns, one.response) == ([("system", "Be."), ("user", "Name.")], "Elm.")
+
+
+ORDER = {"result": [{"type": "ranker", "value": {"ranker": {"rank": ["i", "j"]}}}]}
+SIDES = {"result": [{"type": "pairwise", "to_name": "left,right", "value": {"selected": "right"}}]}
+ITEMS = [{"id": "i", "body": "b"}, {"id": "j", "body": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "unread"),
+    [
+        ({"fields": {"prompt": "x", "context": "c", "one": "a", "two": "b", "three": "d", "empty": ""},
+          "responses": {"order": [{"value": ["two", "one"], "user_id": "u"}]}}, ("fields.context", "fields.three")),
+        ({"fields": {"text": "x", "one": "a", "two": "b"}, "responses": {"order": [{"value": ["two", "one"]}]}}, ()),
+        ({"data": {"prompt": "x", "items": ITEMS, "topic": "t"}, "annotations": [ORDER]}, ("data.topic",)),
+        ({"data": {"prompt": "x", "left": "a", "right": "b", "topic": "t"}, "annotations": [SIDES]}, ("data.topic",)),
+        ({"data": {"context": "x", "left": "a", "right": "b"}, "annotations": [SIDES]}, ()),
+    ],
+)  # fmt: skip
+def test_what_no_ranking_of_an_export_uses_is_named(row: dict[str, Any], unread: tuple[str, ...], here: Path) -> None:
+    assert compared(here, row) == [("b", "a")]
+    (one,) = stream_preferences(SourceSettings(path="a.jsonl"), Path())
+    assert one.unread == unread
+    with open_store(here) as store:
+        assert import_file(store, here / "a.jsonl").ignored == unread
+
+
+def test_a_rated_answer_to_an_instruction_has_a_remedy(here: Path) -> None:
+    with pytest.raises(DataError, match=r"if their prompt is in prompt: rename instruction to prompt$"):
+        compared(here, {"instruction": "x", "output": "a", "score": 1})
+
+
+def test_a_file_of_which_every_line_is_refused_is_not_called_empty(here: Path) -> None:
+    (here / "a.jsonl").write_text("nothing\n[1]\n")
+    with pytest.raises(DataError, match=r"^a\.jsonl: none of its records can be used$"):
+        read_preferences(SourceSettings(path="a.jsonl"), Path(), refused=lambda error: None)

@@ -12,7 +12,13 @@ from triphase.errors import DataError
 from triphase.records.forms import form_of
 from triphase.records.lines import Row
 from triphase.records.marked_texts import turns_in_text
-from triphase.records.reading import read_demonstrations, read_preferences, read_prompts, stream_demonstrations
+from triphase.records.reading import (
+    read_demonstrations,
+    read_preferences,
+    read_prompts,
+    stream_demonstrations,
+    stream_preferences,
+)
 from triphase.records.source_rows import read_rows
 from triphase.records.types import Demonstration, Message
 from triphase.settings.data import SourceSettings
@@ -125,6 +131,24 @@ def test_rows_of_messages_are_trees(tmp_path: Path) -> None:
     assert [one.messages[-1].content for one in read_prompts(given, tmp_path)] == ["ask.", "b."]
     one = given.model_copy(update={"max_records": 1})
     assert len(list(read_rows(one, tmp_path))) == 1  # a tree, not a message
+
+
+@pytest.mark.parametrize(
+    ("more", "lost"),
+    [
+        ((message("after", "poor", "prompter"),), "what follows replies that are not the best"),
+        ((message("x", "ask", "prompter"), message("y", "x", "assistant")),
+         "replies of the same role as the message before"),
+        ((message("x", "good", "prompter", review_result=False),), "messages that were deleted or rejected"),
+        ((message("x", "ask", "assistant"),), "responses without a place or rating"),
+    ],
+)  # fmt: skip
+def test_messages_of_a_tree_that_are_not_used_are_named(tmp_path: Path, more: tuple[Any, ...], lost: str) -> None:
+    rows = [row for row in TREE[:5] if row["message_id"] != "gone"]
+    (one,) = stream_preferences(source(tmp_path, *rows), tmp_path)
+    assert one.unread == ()
+    (one,) = stream_preferences(source(tmp_path, *rows, *more), tmp_path)
+    assert one.unread == (lost,)
 
 
 def test_a_table_of_messages_is_read_alike(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ _PARTS = ("response", "answer", "completion", "text")
 _READ = {"prompt", "messages", "conversations", "instruction", "question", "query", "input", "context", "completion",
          "response", "output", "answer", "instances", "chosen", "rejected", "system", "history", "id", "prompt_id",
          "kind", "split", "margin", "labeler"}  # fmt: skip
+_RATINGS, _ANSWERS = {"helpfulness", "rating", "score"}, {"response", "completion", "answer", "output"}
+_QUESTIONS = {"instruction", "question", "query"}
 _RANKED = (
     "rated or ranked answers need a rank or a rating for each (docs/data.md), or write prompt, chosen and rejected"
 )
@@ -102,6 +104,8 @@ def _shape(row: Row, purpose: Purpose) -> str:
     have = {str(column) for column, value in row.values.items() if not is_blank(value)}
     if purpose == "preferences" and have & {"chosen", "rejected"}:
         return ""
+    if purpose == "preferences" and have & _RATINGS and have & _ANSWERS and (asked := have & _QUESTIONS):
+        return f"; answers with a rating each are compared if their prompt is in prompt: rename {min(asked)} to prompt"
     if purpose == "demonstrations" and isinstance(row.values.get("label"), str):
         return "; label holds text: rename it to completion"
     return next((f"; {words}" for columns, words in _KNOWN[purpose] if columns <= have), "")

@@ -85,9 +85,11 @@ def prompt_in(row: Row, values: Mapping[str, Any], beside: Sequence[str] = ()) -
         return found
     if "context" in found:  # HelpSteer3
         context = found.pop("context")
+        row.read.add("context")
         return {**found, "prompt": context}
     others = [name for name, value in values.items() if isinstance(value, str) and value and name not in beside]
     if len(others) == 1:
+        row.read.add(others[0])
         return {**found, "prompt": values[others[0]]}
     row.refuse(f"which column is the prompt? Found {cells.named(values)}; rename it to prompt")
 

@@ -15,6 +15,7 @@ from triphase.records.trees import is_tree, turns_of_tree
 from triphase.records.types import Message, RankedAnswers
 
 _BEST = re.compile("best|better|winner|choice|chosen|prefer|select|label(?!er)", re.I)
+_UNRANKED = "responses without a place or rating"
 _NATIVE = {"responses", "places", "response_a", "response_b", "winner", "model_a", "model_b", "models"}
 
 
@@ -44,10 +45,9 @@ def rankings_in(row: Row) -> list[RankedRow] | None:
         found = [(kind, row)]
     made = [_vote(each) if kind == "votes" else _ranking(each) for kind, each in found]
     row.read.update(columns_in(row) - foreign.unread_columns(row), _NATIVE)
-    if "overall_preference" in have:  # HelpSteer3, whose context is the prompt
-        row.read.add("context")
+    tool_exports.note_unread_parts(row)
     if not made:
-        row.refuse("has no submitted ranking")
+        row.refuse("has no submitted ranking; leave such records out (data.on_bad_record: drop)")
     return made
 
 
@@ -96,6 +96,8 @@ def _of_tree(row: Row) -> list[RankedRow]:
     made = []
     for turn in turns_of_tree(row):
         ranked = [(text, rank) for text, rank in zip(turn.replies, turn.ranks, strict=True) if rank is not None]
+        if len(ranked) < len(turn.replies):
+            row.ignored.add(_UNRANKED)
         if len({text for text, _ in ranked}) > 1:
             made.append(
                 RankedRow(turn.asked, _answers([text for text, _ in ranked], [rank for _, rank in ranked]), row)
@@ -108,7 +110,7 @@ def _of_tree(row: Row) -> list[RankedRow]:
 def _checked(row: Row, texts: list[str], places: list[int | None]) -> RankedRow:
     ranked = [(text, place) for text, place in zip(texts, places, strict=True) if place is not None]
     if len(ranked) < len(texts):
-        row.ignored.add("responses without a place or rating")
+        row.ignored.add(_UNRANKED)
     if len(ranked) < 2:
         row.refuse(f"{len(ranked)} of {len(texts)} responses are ranked; at least two must be")
     answers = _answers([text for text, _ in ranked], [place for _, place in ranked])

@@ -172,13 +172,18 @@ def _records(
 ) -> Iterator[Located[Record]]:
     ids: dict[str, tuple[str, tuple[Message, ...]]] = {}
     count = bad = 0
-    for row in read_rows(source, base, refused, part, are_compared=are_compared):
+
+    def refuse(error: DataError) -> None:
+        nonlocal bad
+        bad += 1
+        refused(error)
+
+    for row in read_rows(source, base, refuse, part, are_compared=are_compared):
         try:
             records = list(convert(row))
             given = _new_id(row, records, ids)
         except DataError as error:
-            refused(error)
-            bad += 1
+            refuse(error)
             continue
         count += len(records)
         where, unread = row.where, row.unread()

@@ -41,6 +41,15 @@ def read_export(row: Row) -> list[tuple[str, Row]] | None:
     return None
 
 
+def note_unread_parts(row: Row) -> None:
+    """Note the fields of a record, or the data of a task, that neither a prompt nor a ranking has used."""
+    for column in ("fields", "data"):
+        inner = parsed(row.values.get(column))
+        for name, value in inner.items() if isinstance(inner, Mapping) else ():
+            if not absent(value) and name not in row.read:
+                row.ignored.add(f"{column}.{name}")
+
+
 # --- Argilla ------------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +178,7 @@ def _result(row: Row, data: Mapping[str, Any], result: Mapping[str, Any], values
         return _ranker(row, data, value["ranker"], values)
     if value.get("selected") in ("left", "right"):
         names = _two_sides(row, data, str(result.get("to_name", "")))
+        row.read.update(names)
         return _ranking(row, data, names, [1, 2] if value["selected"] == "left" else [2, 1], **values)
     return None
 
@@ -185,6 +195,7 @@ def _ranker(row: Row, data: Mapping[str, Any], ranker: Mapping[str, Any], values
     for name, items in data.items():
         texts = {str(each.get("id")): _body(each) for each in _mappings(parsed(items))}
         if texts and {str(id_) for id_ in order} <= texts.keys():
+            row.read.add(name)
             places = {str(id_): place for place, id_ in enumerate(order, start=1)}
             return derived(row, {
                 **prompt_in(row, data, (name,)), "responses": list(texts.values()),

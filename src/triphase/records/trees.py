@@ -48,25 +48,28 @@ def turns_of_tree(row: Row) -> Iterator[Turn]:
     while waiting:  # without recursion: a tree may be deeper than Python's stack
         node, before = waiting.pop()
         asked = (*before, Message("user", _text(row, node)))
-        replies = sorted(_usable(node, "assistant"), key=lambda reply: (_rank(reply) is None, _rank(reply) or 0))
+        replies = sorted(_usable(row, node, "assistant"), key=lambda reply: (_rank(reply) is None, _rank(reply) or 0))
         if not replies:
             continue
         texts = tuple(_text(row, reply) for reply in replies)
         yield Turn(asked, texts, tuple(_rank(reply) for reply in replies))
         known = (*asked, Message("assistant", texts[0]))
-        waiting += [(further, known) for further in reversed(_usable(replies[0], "prompter"))]
+        waiting += [(further, known) for further in reversed(_usable(row, replies[0], "prompter"))]
+        if any(not is_blank(reply.get("replies")) for reply in replies[1:]):
+            row.ignored.add("what follows replies that are not the best")
 
 
-def _usable(node: Mapping[str, Any], role: str) -> Sequence[Mapping[str, Any]]:
+def _usable(row: Row, node: Mapping[str, Any], role: str) -> Sequence[Mapping[str, Any]]:
+    """The replies of a role that were neither deleted nor rejected; that there are others is noted."""
     found = node.get("replies")
-    return [
-        reply
-        for reply in (found if isinstance(found, list) else ())
-        if isinstance(reply, Mapping)
-        and reply.get("role") == role
-        and not reply.get("deleted")
-        and reply.get("review_result") is not False
-    ]
+    replies = [reply for reply in (found if isinstance(found, list) else ()) if isinstance(reply, Mapping)]
+    kept = [reply for reply in replies if not reply.get("deleted") and reply.get("review_result") is not False]
+    of_role = [reply for reply in kept if reply.get("role") == role]
+    if len(kept) < len(replies):
+        row.ignored.add("messages that were deleted or rejected")
+    if len(of_role) < len(kept):
+        row.ignored.add("replies of the same role as the message before")
+    return of_role
 
 
 def _rank(reply: Mapping[str, Any]) -> int | None:

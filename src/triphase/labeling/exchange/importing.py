@@ -118,6 +118,7 @@ def _read(file: _File, row: Row, heldout_share: float) -> None:
                 found_there.unsaid = dict.fromkeys(found_there.prompts, formats.unsaid(each))
             _place(file, found_there, row.where)
             file.remarks.add(each)
+            tool_exports.note_unread_parts(row)
             file.ignored |= formats.ignored_columns(row, kind) if each is row else foreign.unread_columns(row)
 
 
