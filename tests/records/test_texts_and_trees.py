@@ -101,6 +101,24 @@ def test_columns_that_say_more_win_over_text(tmp_path: Path) -> None:
     assert (found.prompt.text, found.response) == ("Name a tree.", "Elm.")
 
 
+CHATML = "<|im_start|>user\nAsk<|im_end|>\n{}<|im_start|>assistant\nTell<|im_end|>\n{}"
+LLAMA = "<s>[INST] Ask [/INST] Hm </s>{}<s>[INST] So? [/INST] Tell </s>{}"
+
+
+@pytest.mark.parametrize("text", [CHATML, LLAMA])
+@pytest.mark.parametrize(("between", "after"), [("", "lost"), ("lost", ""), ("", "</s><|endoftext|>\n"), ("\n", "")])
+def test_text_that_is_in_no_turn_is_named(tmp_path: Path, text: str, between: str, after: str) -> None:
+    (found,) = stream_demonstrations(source(tmp_path, {"text": text.format(between, after)}), tmp_path)
+    assert found.record.response == "Tell"
+    assert found.unread == (("what follows the end of a turn in text",) if "lost" in between + after else ())
+
+
+@pytest.mark.parametrize("column", ["completion", "response", "output", "answer"])
+def test_a_text_with_an_answer_beside_it_is_not_learned_alone(tmp_path: Path, column: str) -> None:
+    with pytest.raises(DataError, match=r"found text, .*; rename text to prompt"):
+        read_demonstrations(source(tmp_path, {"text": "Name a tree.", column: "Elm."}), tmp_path)
+
+
 # Trees
 
 

@@ -27,9 +27,11 @@ _GUANACO = re.compile(r"### ?(Human|Assistant|System):")
 _ALPACA = re.compile(r"^### ?(Instruction|Input|Response):[ \t]*\n?", re.M)
 _LLAMA = re.compile(r"(?:<s>\s*)?\[INST\]")
 _LLAMA_END = re.compile(r"</?s>")
-_BEGINNING = re.compile(r"<s>|<bos>|<\|begin_of_text\|>")
+_EDGES = re.compile(r"</?s>|<bos>|<eos>|<\|begin_of_text\|>|<\|end_?of_?text\|>")
+"""Tokens at the edges of a conversation, which are part of no turn."""
 _SYSTEM = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>(.*)", re.S)
-_ANSWERS = {"summary", "highlights", "label", "labels", "target", "targets", "chosen", "rejected"}
+_ANSWERS = {"completion", "response", "output", "answer", "summary", "highlights", "label", "labels", "target",
+            "targets", "chosen", "rejected"}  # fmt: skip
 _ROLES = {"Human": "user", "Assistant": "assistant", "System": "system"}
 
 
@@ -46,8 +48,10 @@ def turns_in_text(row: Row, column: str = "text") -> tuple[Message, ...] | None:
             found = [{"role": role, "content": text.strip()} for role, text in turns(value)]
             if found:
                 row.read.add(column)
-                if _BEGINNING.sub("", value[: first.start()]).strip():
+                if _EDGES.sub("", value[: first.start()]).strip():
                     row.ignored.add(f"what precedes the first turn in {column}")
+                if _EDGES.sub("", _outside(mark, value[first.start() :])).strip():
+                    row.ignored.add(f"what follows the end of a turn in {column}")
                 return messages_of(row, column, found)
     return None
 
@@ -61,6 +65,14 @@ def is_plain_text(row: Row) -> bool:
 def _named(mark: re.Pattern[str]) -> Callable[[str], Turns]:
     """Turns that each name their role."""
     return lambda text: ((found[1], found[2]) for found in mark.finditer(text))
+
+
+def _outside(mark: re.Pattern[str], text: str) -> str:
+    """What is in no turn: behind the token that ends one, and before the next."""
+    if mark is _LLAMA:
+        answers = [_LLAMA_END.split(part.split("[INST]")[0], maxsplit=1) for part in text.split("[/INST]")[1:]]
+        return "".join(answer[1] for answer in answers if len(answer) > 1)
+    return mark.sub("", text) if mark in (_CHATML, _LLAMA_3, _GEMMA, _ZEPHYR) else ""
 
 
 def _guanaco(text: str) -> Turns:
