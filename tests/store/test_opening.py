@@ -10,7 +10,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, insert, inspect, text
+from sqlalchemy import Connection, Engine, insert, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from triphase.errors import StoreError
@@ -233,3 +233,25 @@ def test_a_store_that_a_newer_program_upgraded_while_it_was_open_is_left_alone(
             attempt()
     with store.engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM prompts")).scalar() == 1
+
+
+def test_a_store_that_cannot_be_opened_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "labels.sqlite"
+    open_store(path).close()
+    made: list[sqlite3.Connection] = []
+    connect = sqlite3.dbapi2.connect
+    monkeypatch.setattr(
+        "sqlite3.dbapi2.connect", lambda *given, **named: made.append(connect(*given, **named)) or made[-1]
+    )
+    monkeypatch.setattr("triphase.store.database.upgrade", refuse)
+    with pytest.raises(StoreError):
+        open_store(path)
+    (connection,) = made
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
+
+
+def refuse(engine: Engine, name: str) -> None:
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    raise StoreError(name)

@@ -119,7 +119,8 @@ def open_store(url_or_path: str | Path) -> Store:
         require_one_name(Path(str(url.database)))
     try:
         engine = _engine(url)
-        upgrade(engine, name)
+        with _disposed_on_failure(engine):
+            upgrade(engine, name)
     except (DBAPIError, sqlite3.Error) as error:
         raise StoreError(_away(name, error)) from error
     except ImportError as error:
@@ -127,6 +128,15 @@ def open_store(url_or_path: str | Path) -> Store:
             f"{name} needs the package {error.name}; install it with: pip install 'triphase[postgres]'"
         ) from error
     return Store(engine, name)
+
+
+@contextmanager
+def _disposed_on_failure(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        engine.dispose()
+        raise
 
 
 def require_one_name(path: Path) -> None:
