@@ -11,11 +11,11 @@ _OPENED = re.compile(
     r"<\|(?:im_start|start_header_id|turn|start_of_role|START_OF_TURN_TOKEN|user|assistant|system)\|?>"
     r"|<\|start\|>(?=\w)|<start_of_turn>|\[INST\]|<｜User｜>"
 )
-_ASKED = re.compile(r"(?:### ?(?:Response|Assistant)|Assistant|ASSISTANT):(?=\s*\Z)")
+_ASKED = re.compile(r"(?:### ?(?:Response|Assistant)|Assistant|ASSISTANT):\Z")
 """A prompt that ends with the name of the one who answers."""
 _CLOSED = re.compile(
     r"(?:<\|(?:im_end|eot_id|end|return|end_of_text|endoftext|END_OF_TURN_TOKEN)\|>|<end_of_turn>|<turn\|>|</s>|<eos>"
-    r"|<｜end▁of▁sentence｜>)(?=\s*\Z)"
+    r"|<｜end▁of▁sentence｜>)\Z"
 )
 _LONGEST_END = 64
 
@@ -30,7 +30,8 @@ def remark_on_marks(row: Row, record: Demonstration | Prompt | Comparison) -> No
                 "too, if it has one: write their turns as messages with role and content"
             )
     for text in _responses(record):
-        if found := _CLOSED.search(text, max(0, len(text) - _LONGEST_END)):
+        end = text[-_LONGEST_END:].rstrip()
+        if end.endswith(">") and (found := _CLOSED.search(end)):
             row.remarks.add(
                 f"responses end with {found[0]!r}, and the model's end of a turn is added: remove it, unless it is "
                 "part of their text"
@@ -39,7 +40,8 @@ def remark_on_marks(row: Row, record: Demonstration | Prompt | Comparison) -> No
 
 def _mark_in(text: str) -> str | None:
     found = _OPENED.search(text) if any(sign in text for sign in _SIGNS) else None
-    found = found or _ASKED.search(text, max(0, len(text) - _LONGEST_END))
+    if found is None and (end := text[-_LONGEST_END:].rstrip()).endswith(":"):
+        found = _ASKED.search(end)
     return None if found is None else found[0]
 
 
