@@ -166,9 +166,14 @@ def test_columns_that_are_not_read_are_named(here: Path) -> None:
     rows: list[Any] = [
         {"messages": [ASKED, named], "tools": [{"name": "f"}], "source": "s", "empty": "", "none": None, "list": []},
         {"prompt": "Why?", "completion": "So.", "context": "It.", "kind": "a", "id": 1, "split": "train"},
+        {"instruction": "Why?", "history": "[]", "instances": [{"input": "", "output": "So.", "constraints": "None."}]},
     ]
     found = list(stream_demonstrations(written(here / "d.jsonl", *rows), here))
-    assert [item.unread for item in found] == [("tools", "source", "messages[].name"), ("context",)]
+    assert [item.unread for item in found] == [
+        ("tools", "source", "messages[].name"),
+        ("context",),
+        ("instances[].constraints",),
+    ]
     [prompt] = stream_prompts(written(here / "p.jsonl", {"prompt": "Why?", "completion": "So.", "extra": 1}), here)
     assert prompt.unread == ("extra",)
     row = {"prompt": "Why?", "chosen": "So.", "rejected": "No.", "margin": 1, "labeler": "a", "score": 3}

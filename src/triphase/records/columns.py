@@ -137,6 +137,8 @@ def _instances(row: Row) -> list[tuple[Messages, str]]:
     for index, instance in enumerate(instances):
         if not isinstance(instance, Mapping):
             row.refuse(f"instances[{index}] must be an object with input and output, not {kind_of(instance)}")
+        others = [name for name, value in instance.items() if name not in ("input", "output") and not is_blank(value)]
+        row.ignored.update(f"instances[].{name}" for name in others)
         response = plain_text_of(row, f"instances[{index}].output", instance.get("output"))
         given = {"input": instance.get("input")}
         found.append((instruction_with(row, given), response))

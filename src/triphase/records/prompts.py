@@ -137,6 +137,8 @@ def _with_history(row: Row, column: str, messages: Messages) -> Messages:
             row.refuse(
                 "history looks like a list as text, but is neither JSON nor Python notation; write the list itself"
             )
+    if is_blank(value):
+        row.read.add("history")
     if is_blank(value) or isinstance(value, str):
         return messages  # text is no history of turns: the column stays unread, and is reported
     row.read.add("history")
