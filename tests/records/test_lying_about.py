@@ -89,6 +89,11 @@ def test_files_that_a_directory_has_besides_are_named(here: Path) -> None:
         (here / "data" / name).write_text(LINES)
     assert other_files_notes(SourceSettings(path="data")) == ["files that are not read: b.ndjson, c.jsonl.bz2"]
     assert other_files_notes(SourceSettings(path="data/*.jsonl*")) == ["files that are not read: c.jsonl.bz2"]
+    for number in range(7):
+        (here / "data" / f"z{number}.jsonl").touch()
+    assert other_files_notes(SourceSettings(path="data/*.jsonl")) == [
+        "files that are empty: z0.jsonl, z1.jsonl, z2.jsonl, z3.jsonl, z4.jsonl and 2 more"
+    ]
     assert not other_files_notes(SourceSettings(path="data/a.jsonl")) + other_files_notes(SourceSettings(path="o/r"))
 
 

@@ -79,12 +79,17 @@ def files_of(source: SourceSettings, base: Path = Path()) -> list[Path]:
 
 
 def other_files_notes(source: SourceSettings) -> list[str]:
-    """A line on the files next to those of a source that are not read; none if there are none."""
+    """Lines on the files next to those of a source that are not read, and on empty ones; none if there are none."""
     if not is_file_name(source.path, Path()) or is_saved_table(Path(source.path)):
         return []
-    names = other_files(source.path, Path())
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return [f"files that are not read: {', '.join(names[:_SHOWN])}{more}"] if names else []
+    empty = [path.name for path in files_of(source) if path.is_file() and not path.stat().st_size]
+    found = {"not read": other_files(source.path, Path()), "empty": empty}
+    return [
+        f"files that are {what}: {', '.join(names[:_SHOWN])}"
+        + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        for what, names in found.items()
+        if names
+    ]
 
 
 def _rows(source: SourceSettings, base: Path, refused: RefuseRow, part: Part) -> Iterator[Row]:
