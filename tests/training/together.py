@@ -88,7 +88,11 @@ def ppo(strategy: Strategy, **changes: Any) -> PPOPhase:
         generator = SharedGenerator(generator, strategy, shared.device)
         scorer = LedScorer(scorer, [], strategy) if strategy.is_lead else LedScorer(None, [scorer], strategy)
     given: dict[str, Any] = {"scorer": scorer, "policy": policy, "mix": mix, "strategy": strategy}
-    return PPOPhase(shared, prompts, ids, generator, settings, seed=0, **given)
+    phase = PPOPhase(shared, prompts, ids, generator, settings, seed=0, **given)
+    # One process reads the trunk's states from sampling, several compute them: the same up to rounding, which the
+    # optimizer's first steps enlarge. What is compared here is the division of the work.
+    phase.rollouts._with_trunk = False
+    return phase
 
 
 PHASES: dict[str, Make] = {
