@@ -247,7 +247,7 @@ def engines(strategy: Strategy, folder: Path) -> dict[str, Any]:
     """A trial by both ranks, whose servers are slower, faster or away, as rank 0 alone can see."""
     settings = PPOSettings(batch_size=4, minibatch_size=4, max_response_tokens=4)
     found: dict[str, Any] = {}
-    for name, pause in {"slower": 0.05, "faster": 0.0, "away": None}.items():
+    for name, pause in {"slower": 0.5, "faster": 0.0, "away": None}.items():
         said: list[str] = []
         rollouts = SimpleNamespace(tries_both=True, servers=0, by_servers=True)
         run: Any = SimpleNamespace(
