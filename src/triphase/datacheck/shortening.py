@@ -17,7 +17,7 @@ _WORD = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class Shortened:
-    """What is left of a prompt, and the prompt: hashes of both, equal for equal messages in this process and its forks."""
+    """What is left of a prompt, and the prompt: hashes, equal for equal messages in this process and its forks."""
 
     rest: int
     whole: int
