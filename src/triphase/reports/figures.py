@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import sqrt
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,7 +44,6 @@ def training_curve(
     label: str,
     *,
     lines: Mapping[str, float | None] | None = None,
-    legend: Literal["upper right", "lower right"] = "upper right",
 ) -> str | None:
     """One metric of a phase over its steps: each step faint, their running mean, and the held-out values."""
     steps, values = curve(rows, metric)
@@ -63,7 +62,7 @@ def training_curve(
                 axes.axhline(level, color=MUTED, linewidth=1.2, linestyle=("--", ":", "-.")[number % 3], label=text)
         axes.set_ylabel(label)
         whole_steps(axes, "optimizer step")
-        axes.legend(loc=legend)
+        axes.legend()
         shown = {"": ("blue", steps, values), "mean": ("blue", steps, means), "held-out": ("orange", held_steps, held)}
         canvas.readouts = columns("step", shown)
     return canvas.svg

@@ -161,7 +161,6 @@ def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Marku
             "reward/heldout_accuracy",
             share,
             lines=levels,
-            legend="lower right",
         ),
         "reward_accuracy": judgment_figures.reward_accuracy(reward),
         "reliability": judgment_figures.reliability_diagram(reward.reliability) if reward.reliability else None,
