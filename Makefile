@@ -118,14 +118,19 @@ test-dedup: $(INSTALLED)
 	$(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[dedup]"
 	$(PYTEST) -m dedup
 
-# TRL opens what we export, and llama.cpp converts it, by a Python that has both: TRL_PYTHON names one, else one is made
-# beside ours. llama.cpp's converter comes in the source package of its Python binding.
+# TRL opens what we export, and llama.cpp converts and runs it. TRL_PYTHON names a Python that has TRL and what the converter
+# needs, else one is made beside ours. llama.cpp comes in the source package of its Python binding; to build it takes a C++
+# compiler and a quarter of an hour.
 test-peers: $(INSTALLED)
 	@test -x "$(TRL_PYTHON)" || { $(PYTHON) -m venv $(VENV)-trl && \
 	  $(TRL_PYTHON) -m pip --disable-pip-version-check install --quiet "$(TORCH)" "$(TRL)" sentencepiece; }
 	@test -d "$(LLAMA_CPP)" || { $(TRL_PYTHON) -m pip --disable-pip-version-check download --quiet --no-deps \
 	  --no-binary llama-cpp-python --dest $(VENV)-llama "llama-cpp-python==0.3.36" && \
 	  tar --extract --gzip --file $(VENV)-llama/*.tar.gz --directory $(VENV)-llama --strip-components 1; }
+	@test -x "$(LLAMA_CPP)/build/bin/llama-completion" || { $(PIP) install --quiet cmake ninja && \
+	  PATH="$(abspath $(BIN)):$$PATH" cmake -S $(LLAMA_CPP) -B $(LLAMA_CPP)/build -G Ninja -DCMAKE_BUILD_TYPE=Release \
+	    -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_OPENSSL=OFF > $(LLAMA_CPP)/build.log && \
+	  PATH="$(abspath $(BIN)):$$PATH" cmake --build $(LLAMA_CPP)/build --target llama-completion >> $(LLAMA_CPP)/build.log; }
 	TRIPHASE_TRL_PYTHON=$(TRL_PYTHON) TRIPHASE_LLAMA_CPP=$(LLAMA_CPP) $(PYTEST) -m peers
 
 # A real vLLM server, in an environment of its own: VLLM_PYTHON names its Python, else its CPU build is installed beside

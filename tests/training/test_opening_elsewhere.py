@@ -171,6 +171,41 @@ def test_llama_cpp_converts_the_policy_without_loss(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": "How are you?"}]
     ids = [made.apply_chat_template(talk, add_generation_prompt=True)["input_ids"] for made in tokenizers]
     assert ids[0] == ids[1] and theirs.generation_config.eos_token_id in ends_of(tmp_path / "out")
+    for question in ("How are you?", "Name three trees.", "What does a lighthouse do?"):
+        assert said_by_llama_cpp(tmp_path / "policy.gguf", tokenizers[0], question) == said(
+            ours, tokenizers[0], question
+        )
+
+
+def said(model: Any, made: Any, question: str) -> str:
+    """Greedily, at most 24 tokens."""
+    ids = torch.tensor([made.encode(asked_of(made, question), add_special_tokens=False)])
+    found = model.generate(ids, do_sample=False, max_new_tokens=24)[0, ids.shape[1] :]
+    return str(made.decode(found, skip_special_tokens=True)).strip()
+
+
+def said_by_llama_cpp(weights: Path, made: Any, question: str) -> str:
+    program = Path(os.environ["TRIPHASE_LLAMA_CPP"]) / "build" / "bin" / "llama-completion"
+    words = [
+        str(program),
+        "--model",
+        str(weights),
+        "--prompt",
+        asked_of(made, question),
+        "--predict",
+        "24",
+        "--temp",
+        "0",
+    ]
+    flags = ["--no-conversation", "--no-display-prompt", "--no-warmup", "--threads", "1"]
+    done = subprocess.run([*words, *flags], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.removesuffix("\n").replace("[end of text]", "").strip()
+
+
+def asked_of(made: Any, question: str) -> str:
+    talk = [{"role": "user", "content": question}]
+    return str(made.apply_chat_template(talk, add_generation_prompt=True, tokenize=False))
 
 
 @pytest.mark.peers
