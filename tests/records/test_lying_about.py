@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pyarrow import parquet
 
 from triphase.errors import DataError
 from triphase.labeling.exchange.importing import import_file
+from triphase.records.paths import is_file_name
 from triphase.records.reading import read_demonstrations, read_preferences, stream_preferences
 from triphase.records.source_rows import other_files_notes, read_rows
 from triphase.settings.data import SourceSettings
@@ -85,9 +87,9 @@ def test_a_folder_with_the_name_of_a_split_is_none(here: Path) -> None:
 
 def test_files_that_a_directory_has_besides_are_named(here: Path) -> None:
     (here / "data").mkdir()
-    for name in ("a.jsonl", "b.ndjson", "c.jsonl.bz2", "README.md", ".hidden.txt"):
+    for name in ("a.jsonl", "b.txt", "c.jsonl.bz2", "README.md", ".hidden.txt"):
         (here / "data" / name).write_text(LINES)
-    assert other_files_notes(SourceSettings(path="data")) == ["files that are not read: b.ndjson, c.jsonl.bz2"]
+    assert other_files_notes(SourceSettings(path="data")) == ["files that are not read: b.txt, c.jsonl.bz2"]
     assert other_files_notes(SourceSettings(path="data/*.jsonl*")) == ["files that are not read: c.jsonl.bz2"]
     for number in range(7):
         (here / "data" / f"z{number}.jsonl").touch()
@@ -95,6 +97,39 @@ def test_files_that_a_directory_has_besides_are_named(here: Path) -> None:
         "files that are empty: z0.jsonl, z1.jsonl, z2.jsonl, z3.jsonl, z4.jsonl and 2 more"
     ]
     assert not other_files_notes(SourceSettings(path="data/a.jsonl")) + other_files_notes(SourceSettings(path="o/r"))
+
+
+@pytest.mark.parametrize(("name", "content"), [("b.csv", "prompt,response\n"), ("b.json", "[]"), ("b.jsonl", "\n\n")])
+def test_files_without_a_record_are_named(name: str, content: str, here: Path) -> None:
+    (here / "data").mkdir()
+    (here / "data" / "a.jsonl").write_text(LINES)
+    (here / "data" / name).write_text(content)
+    assert other_files_notes(SourceSettings(path="data")) == [f"files that are empty: {name}"]
+
+
+def test_a_table_without_a_row_is_named(here: Path) -> None:
+    table(here / "data" / "a.parquet")
+    parquet.write_table(parquet.read_table(here / "data" / "a.parquet").slice(0, 0), here / "data" / "b.parquet")
+    assert other_files_notes(SourceSettings(path="data")) == ["files that are empty: b.parquet"]
+    assert read("data") == ROWS
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.jsonlines", "a.ndjson.gz"])
+def test_json_lines_are_read_by_their_other_names(name: str, here: Path) -> None:
+    content = LINES.encode()
+    (here / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert read(name) == ROWS and is_file_name(name, here / "elsewhere")
+
+
+@pytest.mark.parametrize("packed", ["a.jsonl.gz", "a.jsonl.zst"])
+def test_a_file_next_to_its_compressed_copy_is_refused(packed: str, here: Path) -> None:
+    (here / "data").mkdir()
+    for name in ("a.jsonl", packed, "b.jsonl"):
+        (here / "data" / name).write_text(LINES)
+    wanted = rf"^data: holds a\.jsonl and {re.escape(packed)}, which is one file twice; remove or rename one$"
+    with pytest.raises(DataError, match=wanted):
+        read("data")
+    assert read("data/*[ab].jsonl") == ROWS * 2
 
 
 def test_files_of_one_split_are_read(here: Path) -> None:

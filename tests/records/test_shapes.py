@@ -92,7 +92,7 @@ def test_separators_of_lines_inside_a_text_stay(here: Path) -> None:
         ("a.jsonl", b'{"prompt": "a", "prompt": "b", "completion": "c"}\n', ":1: the key 'prompt' appears twice"),
         ("a.jsonl", b'{"messages": [{"role": "user", "role": "x"}]}\n', ":1: the key 'role' appears twice"),
         ("a.json", b'[{"prompt": "a", "completion": "c", "completion": "d"}]', ":1: the key 'completion' appears"),
-        ("a.txt", b"a\n", "unknown kind of file; its name must end in .jsonl, .json"),
+        ("a.txt", b"a\n", "unknown kind of file; its name must end in .jsonl, .ndjson, .jsonlines, .json"),
         ("a.jsonl", b'{"prompt": "a\tb", "completion": "c"}\n', r"in a string a tab is written \t"),
         ("a.jsonl", LINES.encode() + b'{"prompt": "a", "compl', ":3: not valid JSON: Unterminated string"),
         ("a.jsonl", b'{"prompt": "a", "compl', "was it cut off?"),

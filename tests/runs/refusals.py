@@ -69,7 +69,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], str]] = {
         records.json_text: JsonText.value JsonText.damaged JsonText._grown JsonText._more
         records.lines: Row.refuse numbered_lines without_mark _unpacked_zst decoded require_usable_columns
         records.parquet_rows: parquet_rows _checked_texts
-        records.paths: is_file_name data_files _require_one_split data_file
+        records.paths: is_file_name data_files _require_one_split _require_each_once data_file
         records.reading: _records
         records.source_rows: _rows _file_rows _renamed
         """,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from triphase.errors import DataError, RunError
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 PACKED = (".gz", ".zst")
 _PATTERN = re.compile(r"[*?\[]")
 _SPLIT = re.compile(r"(?:^|(?<=[-_.=]))(train|test|valid|validation|val|dev|eval)(?=$|[-_.])", re.I)
@@ -70,6 +70,7 @@ def data_files(text: str, base: Path) -> list[Path]:
     if not paths:
         what = "matches no data file" if _PATTERN.search(text) else "is a directory without data files"
         raise DataError(f"{shown(text)}: {what}; their names end in {', '.join(SUFFIXES)} (.gz or .zst may follow)")
+    _require_each_once(paths, text)
     return [data_file(str(path), base) for path in paths]
 
 
@@ -126,6 +127,22 @@ def _require_one_split(names: Sequence[str], text: str) -> None:
             f"{shown(text)}: holds files of several splits ({', '.join(found)}); name those of one, for example "
             f"{shown(example)}"
         )
+
+
+def _require_each_once(paths: Sequence[Path], text: str) -> None:
+    """Refuse a file next to its own compressed copy: each record would count twice.
+
+    Raises:
+        DataError: there is one.
+    """
+    plain = dict[Path, Path]()
+    for path in paths:
+        unpacked = path.with_suffix("") if path.suffix.lower() in PACKED else path
+        other = plain.setdefault(unpacked, path)
+        if other != path:
+            raise DataError(
+                f"{shown(text)}: holds {other.name} and {path.name}, which is one file twice; remove or rename one"
+            )
 
 
 def is_saved_table(path: Path) -> bool:

@@ -35,6 +35,8 @@ from triphase.records.rated_rows import is_rated, ranked_together
 from triphase.settings.data import SourceSettings
 
 _SHOWN = 5
+_HEADER_BYTES = 1 << 16
+"""A file with a header and no record is smaller."""
 
 
 def read_rows(
@@ -79,10 +81,11 @@ def files_of(source: SourceSettings, base: Path = Path()) -> list[Path]:
 
 
 def other_files_notes(source: SourceSettings) -> list[str]:
-    """Lines on the files next to those of a source that are not read, and on empty ones; none if there are none."""
+    """Lines on the files next to those of a source that are not read, and on those without a record; none if there are
+    none."""
     if not is_file_name(source.path, Path()) or is_saved_table(Path(source.path)):
         return []
-    empty = [path.name for path in files_of(source) if path.is_file() and not path.stat().st_size]
+    empty = [path.name for path in files_of(source) if path.is_file() and _is_empty(path)]
     found = {"not read": other_files(source.path, Path()), "empty": empty}
     return [
         f"files that are {what}: {', '.join(names[:_SHOWN])}"
@@ -90,6 +93,16 @@ def other_files_notes(source: SourceSettings) -> list[str]:
         for what, names in found.items()
         if names
     ]
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a file has no record: no byte, a header alone, an empty list."""
+    if path.stat().st_size > _HEADER_BYTES or format_of(path) not in _READERS:
+        return False
+    try:
+        return next(_file_rows(path, path.name, raise_refused, WHOLE), None) is None
+    except DataError:
+        return False  # reading it tells the error
 
 
 def _rows(source: SourceSettings, base: Path, refused: RefuseRow, part: Part) -> Iterator[Row]:
@@ -171,6 +184,8 @@ def _renamed(rows: Iterator[Row], columns: Mapping[str, str], name: str) -> Iter
 
 _READERS: dict[str, Callable[[Path, str, RefuseRow], Iterator[Row]]] = {
     ".jsonl": json_lines,
+    ".ndjson": json_lines,
+    ".jsonlines": json_lines,
     ".json": json_list_or_lines,
     ".csv": csv_rows,
     ".tsv": csv_rows,

@@ -17,8 +17,9 @@ class SourceSettings(Settings):
     """One source of records: files, or a hub data set."""
 
     path: str
-    """A file (.jsonl, .json, .csv, .tsv, .parquet or .arrow; .gz or .zst may follow), a pattern (`data/*.jsonl`), a
-    directory of such files or one of `save_to_disk` (relative to the configuration file), or a hub id."""
+    """A file (.jsonl, .ndjson, .json, .csv, .tsv, .parquet or .arrow; .gz or .zst may follow), a pattern
+    (`data/*.jsonl`), a directory of such files or one of `save_to_disk` (relative to the configuration file), or a hub
+    id."""
     config: str | None = None
     """The configuration of a hub data set, if it has several, or a folder of it (`harmless-base`)."""
     split: str = "train"

@@ -7,7 +7,7 @@ from typing import Any
 
 from triphase.errors import SettingsError
 
-FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zst")
+FILE_SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zst")
 
 
 def anchor_paths(values: dict[str, Any], base: Path) -> None:
