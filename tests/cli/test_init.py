@@ -134,7 +134,7 @@ def test_columns_go_to_the_files_that_have_them(folder: Path, capsys: pytest.Cap
     (folder / "odd.csv").write_text("question,better,worse\n" + rows)
     assert main(["init", "d.jsonl", "odd.csv", *TINY, "--yes", "--to", "first.yaml"]) == 0
     told = capsys.readouterr().out  # a file of comparisons would pass for one of questions in silence
-    assert "columns that are not read: better (36 records), worse (36 records); rename them with --columns" in told
+    assert "columns that are not read: better (36 records), worse (36 records); --columns renames a column" in told
     columns = "prompt=question,chosen=better,rejected=worse"
     assert main(["init", "d.jsonl", "odd.csv", *TINY, "--yes", "--columns", columns]) == 0
     data = load_settings(Path("my-run.yaml")).data

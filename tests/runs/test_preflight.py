@@ -374,6 +374,8 @@ def test_columns_that_a_reward_function_does_not_read_are_told_by_check_and_run(
     config.write_text(yaml.safe_dump(chosen.model_dump(mode="json")))
     assert main(["check", str(config)]) == 0
     assert f"note: {told}" in capsys.readouterr().out
+    assert main(["check", str(config), "--json"]) == 0
+    assert told in json.loads(capsys.readouterr().out)["notes"]
     small_run.do(chosen, examine_run)
     log = tmp_path / "runs" / "small" / "log.jsonl"
     assert [line["message"] for line in map(json.loads, log.read_text().splitlines()) if line["level"] == "note"] == [

@@ -67,11 +67,13 @@ def check(
 
     unit = "tokens" if count is not None else "tokens, estimated as characters / 4"
     notes = [*standing, *_notes(settings, survey), *_near_duplicates(settings, survey), *tokenizer_notes(settings)]
-    if json:
-        print(visible_json(survey_json(survey, unit, notes), indent=1))
-    print_survey(console, survey, unit)
-    note(notes)
-    note(require_settings(settings, todo(settings)))
+    try:
+        notes += require_settings(settings, todo(settings))
+    finally:  # what the data hold is told, whatever the settings lack
+        if json:
+            print(visible_json(survey_json(survey, unit, notes), indent=1))
+        print_survey(console, survey, unit)
+        note(notes)
     _require_usable(survey, say, aside=quarantine is not None or drops(settings))
     if drops(settings) and survey.refused:
         say(f"{survey.refused} records cannot be used and are left out (data.on_bad_record: drop)")

@@ -133,7 +133,7 @@ def _seen(look: FirstLook) -> Iterator[str]:
     yield from (f"  {line}" for line in other_files_notes(look.source))
     yield from (f"  {line}" for line in look.remarks)
     if look.unread:
-        yield f"  {unread_columns(look.unread)}; rename them with --columns"
+        yield f"  {unread_columns(look.unread)}; --columns renames a column"
 
 
 def _look(text: str, columns: dict[str, str], split: str, config: str | None) -> FirstLook:
