@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from triphase.datacheck.run_data import RunData
-from triphase.monitoring.log import run_log
+from triphase.monitoring.log import NOTE, run_log, shown_log
 from triphase.settings.schema import RunSettings
 
 
@@ -44,3 +44,15 @@ def test_how_records_are_read_is_no_warning(tmp_path: Path) -> None:
         RunData(RunSettings.model_validate({"name": "x", "model": {"name": "m"}, "data": data})).demonstrations()
     assert [line.partition(": ")[0] for line in said] == ["note", "warning"]
     assert said[0].endswith("read as Alpaca (instruction, input, output)") and "not read: note (3 rec" in said[1]
+
+
+def test_what_no_run_logs_has_its_level_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, said = logging.getLogger("triphase.somewhere"), list[str]()
+    with shown_log():
+        log.warning("read as %s", "Alpaca", extra=NOTE)
+        with run_log(tmp_path, said.append):
+            log.warning("in a run")
+        log.warning("after it")
+    assert said == ["warning: in a run"]
+    assert capsys.readouterr().err == "note: read as Alpaca\nwarning: after it\n"
+    assert not logging.getLogger("triphase").handlers

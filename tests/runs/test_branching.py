@@ -140,6 +140,13 @@ def test_a_phase_is_done_again_where_it_is_asked_for(run: Path, capsys: pytest.C
     assert said["labels.sqlite"].endswith("and rankings")
 
 
+def test_labeling_is_spelled_as_in_the_settings(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = branch(run, "--again", "labeling", capsys=capsys)
+    assert said["labeling"] == "to-do is requested (--again)" and said["reward"] == "to-do follows labeling"
+    line = refused(capsys, "run", str(run), "--labeling.overlap-share", "0.25")
+    assert "and labeling has started with it" in line and "labelling" not in line
+
+
 def test_a_file_that_has_changed_is_read_again(finished: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = finished / "demonstrations.jsonl"
     before = file.read_bytes()

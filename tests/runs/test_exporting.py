@@ -28,6 +28,8 @@ def test_plain_transformers_gives_the_logits_of_the_policy(
     do(chosen, pipeline.run_sampling, pipeline.run_labeling, pipeline.run_reward, pipeline.run_ppo)
     merge_policy(run, tmp_path / "merged")
     assert find_damage(tmp_path / "merged") is None
+    cards = [(tmp_path / name / "README.md").read_text() for name in ("first", "merged")]
+    assert all("| `adapters` | layers 2, rank " in card for card in cards)
     shared, adapter, _ = open_policy(run)
     assert adapter == "policy"
     ids = torch.tensor([[3, 4, 5, 6, 7, 8]])

@@ -20,7 +20,7 @@ from triphase.reports.sweep_page import FILE_NAME as SWEEP_PAGE
 from triphase.reports.sweep_page import sweep_page
 from triphase.runs import pipeline
 from triphase.runs.locking import locked
-from triphase.runs.sweeping import plan_sweep
+from triphase.runs.sweeping import plan_sweep, trained_in_each
 from triphase.settings.schema import RunSettings
 
 
@@ -49,6 +49,15 @@ NAMES = ["epochs-1-seed-1", "epochs-2-seed-1"]
 
 def results(directory: Path) -> dict[str, bytes]:
     return files_of(directory, "*/ppo/final/*.safetensors") | files_of(directory, "*/evaluation/*.jsonl")
+
+
+def test_a_ppo_run_that_several_points_would_train_alike_is_named(run: Path) -> None:
+    def trained(name: str) -> list[str]:
+        return trained_in_each(run, plan_sweep(run, run.parent / "small-sweep", {name: "2,3"}))
+
+    assert trained("evaluation.max_prompts") == []
+    shutil.rmtree(run / "ppo")
+    assert trained("evaluation.max_prompts") == ["ppo"] and trained("ppo.epochs") == []
 
 
 def test_a_grid(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

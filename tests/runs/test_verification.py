@@ -89,6 +89,8 @@ def test_code_and_packages_that_have_changed_are_named(tmp_path: Path, monkeypat
     monkeypatch.setattr(verification, "git_revision", lambda: "new")
     revision = "the git revision of this directory was old and is new"
     assert verification.differences(tmp_path) == ["torch was 1 and is 2", revision]
+    monkeypatch.setattr(verification, "git_revision", lambda: None)
+    assert verification.differences(tmp_path)[1] == revision.replace("new", "unknown")
     config["git_revision"] = None  # started outside a repository
     assert verification.differences(tmp_path) == ["torch was 1 and is 2"]
 

@@ -14,6 +14,7 @@ from triphase.records.visible import visible
 from triphase.runs.branching import Branch, make_branch
 from triphase.settings.loading import load_settings
 from triphase.settings.overrides import as_scalar
+from triphase.settings.phase_names import shown_phase
 from triphase.store.database import FILE_NAME as STORE
 
 
@@ -48,7 +49,7 @@ def print_branch(made: Branch) -> None:
     rows = [("shared", phase, str(place)) for phase, place in made.shared.items()]
     if made.copied is not None:
         rows.append(("copied", STORE, made.copied))
-    rows += [("to do", phase, why) for phase, why in made.remaining.items()]
+    rows += [("to do", shown_phase(phase), why) for phase, why in made.remaining.items()]
     if not made.remaining:
         rows.append(("to do", "report", "nothing else: no phase depends on what has changed"))
     console, width = Console(highlight=False, soft_wrap=True), max(len(row[1]) for row in rows)

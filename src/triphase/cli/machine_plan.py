@@ -47,7 +47,7 @@ def show_machine_plan(found: "MachinePlan", json_file: Path | None) -> None:
     )
     console.print(_table(found))
     for note in found.notes:
-        console.print(Text(visible(note)))
+        console.print(Text(visible(f"note: {note}")))
     for phase in found.phases:
         for setting, saved in phase.remedies[:2]:
             console.print(f"{phase.phase}: {setting} saves about {size_text(saved)} on each card")

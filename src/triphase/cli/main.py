@@ -21,7 +21,7 @@ from triphase.cli.extras import missing_package
 from triphase.cli.numbers import converted
 from triphase.cli.streams import lasting_streams, outlasting_terminal
 from triphase.errors import SettingsError, TriphaseError, WaitingForPeople, is_out_of_memory
-from triphase.monitoring.log import without_secrets
+from triphase.monitoring.log import shown_log, without_secrets
 from triphase.monitoring.memory import memory_figures
 from triphase.records.visible import visible
 from triphase.training.distributed.environment import place_in
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with lasting_streams() as output:
+    with lasting_streams() as output, shown_log():
         code = _run(given)
         output.flush()
         if output.failure is not None:

@@ -47,7 +47,7 @@ def plan(
     console.print(_weights(found))
     console.print(_phases(found))
     for note in found.notes:
-        console.print(Text(visible(note)))
+        console.print(Text(visible(f"note: {note}")))
     for phase in found.phases:
         for setting, saved in phase.remedies[:2]:
             console.print(f"{phase.phase}: {setting} saves about {size_text(saved)}")

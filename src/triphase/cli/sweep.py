@@ -19,7 +19,7 @@ from triphase.reports.summary import write_summary
 from triphase.reports.sweep_page import write_sweep_page
 from triphase.runs.locking import locked
 from triphase.runs.sweep_execution import one_after_another, side_by_side
-from triphase.runs.sweeping import SweepPoint, note_points, plan_sweep, read_points
+from triphase.runs.sweeping import SweepPoint, note_points, plan_sweep, read_points, trained_in_each
 from triphase.settings.loading import load_settings
 from triphase.settings.places import absolute
 from triphase.training.stopping import Stopped
@@ -43,7 +43,13 @@ def sweep(
     directory = here.parent / (name or f"{here.name}-sweep")
     if directory.parent != here.parent or directory.name.startswith("."):
         raise SettingsError(f"--name: {name} is not allowed; it must be a name, without a path")
-    points = note_points(directory, here, plan_sweep(path, directory, varied))
+    points = plan_sweep(path, directory, varied)
+    for phase in trained_in_each(path, points):
+        _say(
+            f"note: {phase} is the same in several of these runs and is trained in each; to share it, stop, and finish "
+            f"it first: triphase run {path}"
+        )
+    note_points(directory, here, points)
     with locked(directory, "another process is working on this sweep: wait for it, or stop it"):
         for point in points:
             if point.is_finished:  # its figures come from files with sums: an edited summary is mended

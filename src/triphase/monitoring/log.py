@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from triphase.errors import RunError
 from triphase.records.files import unshare
-from triphase.records.visible import visible_json
+from triphase.records.visible import visible, visible_json
 
 FILE_NAME = "log.jsonl"
 QUIET = {"quiet": True}
@@ -51,13 +52,13 @@ class RunLog(logging.Handler):
         message = without_secrets(record.getMessage())
         line = {
             "time": datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds"),
-            "level": getattr(record, "shown_as", record.levelname.lower()),
+            "level": _level(record),
             "source": record.name.removeprefix("triphase."),
             "message": message,
         }
         if record.exc_info and record.exc_info[1] is not None:
             line["traceback"] = without_secrets("".join(traceback.format_exception(record.exc_info[1])))
-        if record.levelno >= logging.WARNING and not getattr(record, "quiet", False):
+        if _is_shown(record):
             self._say(f"{line['level']}: {message}")
         self._write(visible_json(line) + "\n")
 
@@ -75,6 +76,34 @@ class RunLog(logging.Handler):
             self._broken = True
 
 
+class _Shown(logging.Handler):
+    """Shows on standard error what no run logs, with its level as in a run."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        if _is_shown(record):
+            print(visible(f"{_level(record)}: {without_secrets(record.getMessage())}"), file=sys.stderr, flush=True)
+
+
+def _level(record: logging.LogRecord) -> str:
+    return getattr(record, "shown_as", record.levelname.lower())
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING and not getattr(record, "quiet", False)
+
+
+@contextmanager
+def shown_log() -> Iterator[None]:
+    """Show what Triphase logs outside of runs while the block lasts."""
+    logger, handler = logging.getLogger("triphase"), _Shown()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
 def _append(descriptor: int, line: bytes) -> None:
     """Write a line whole, or nothing of it: a disk that is nearly full accepts a part, without an error."""
     size = os.fstat(descriptor).st_size
@@ -90,12 +119,12 @@ def run_log(directory: Path, say: Callable[[str], None]) -> Iterator[logging.Log
     with suppress(RunError, OSError):  # a failure is reported with the first line
         unshare(directory / FILE_NAME)
     handler, level, propagate = RunLog(directory / FILE_NAME, say), logger.level, logger.propagate
-    logger.addHandler(handler)
+    others, logger.handlers = logger.handlers, [handler]  # the run's log shows everything itself
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
         yield logger
     finally:
-        logger.removeHandler(handler)
+        logger.handlers = others
         logger.setLevel(level)
         logger.propagate = propagate

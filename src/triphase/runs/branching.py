@@ -24,7 +24,7 @@ from triphase.runs.locking import locked
 from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
 from triphase.runs.shared import require_shared, share
 from triphase.settings.loading import RUN_CONFIG, load_settings
-from triphase.settings.phase_names import PPO, policy_of, section_of, variant_in
+from triphase.settings.phase_names import PPO, policy_of, section_of, shown_phase, variant_in
 from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
 from triphase.store import open_store
@@ -69,7 +69,7 @@ def make_branch(run: Path, settings: RunSettings, again: Collection[str] = ()) -
         require_shared(run)
         config, old = read_config(run / RUN_CONFIG), load_settings(run)
         require_new_files(old, settings)
-        _require_phases(again, settings)
+        again = _known_phases(again, settings)
         if has_left(run, PPO):
             require_ppo(run, settings)
         stale = impact(old, settings, changed_files(config, settings))
@@ -97,11 +97,12 @@ def make_branch(run: Path, settings: RunSettings, again: Collection[str] = ()) -
     return Branch(target, shared, copied, remaining)
 
 
-def _require_phases(again: Collection[str], settings: RunSettings) -> None:
-    known = phases_of(settings)
+def _known_phases(again: Collection[str], settings: RunSettings) -> list[str]:
+    known = {shown_phase(phase): phase for phase in phases_of(settings)}
     for phase in again:
-        if phase not in known:
+        if phase not in known and phase not in known.values():
             raise RunError(f"--again {phase}: this run has no such phase; it has {', '.join(known)}")
+    return [known.get(phase, phase) for phase in again]
 
 
 def _sharable(run: Path, settings: RunSettings) -> list[str]:

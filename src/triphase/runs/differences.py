@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from triphase.runs.dependence import is_way_to_server
+from triphase.settings.phase_names import shown_phase
 from triphase.settings.schema import RunSettings
 
 _LONGEST_SHOWN, _LONGEST_OPTION = 80, 400
@@ -41,7 +42,7 @@ def completed(kept: dict[str, Any]) -> dict[str, Any]:
 def conflict(run: Path, refused: Sequence[tuple[str, Any, Any, str]]) -> str:
     """Why a run cannot go on with (key, old value, new value, phase that started with the old one), and what can."""
     found = ", ".join(f"{key} is {shown(old)} there and {shown(new)} here" for key, old, new, _ in refused)
-    phases = list(dict.fromkeys(phase for _, _, _, phase in refused))
+    phases = list(dict.fromkeys(shown_phase(phase) for _, _, _, phase in refused))
     started = f"{' and '.join(phases)} {'has' if len(phases) == 1 else 'have'} started with"
     it, which = ("it", refused[0][0]) if len(refused) == 1 else ("them", "them")
     options = " ".join(as_option(key, new) for key, _, new, _ in refused)

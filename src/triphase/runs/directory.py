@@ -33,6 +33,7 @@ from triphase.runs.leftovers import not_there, removed_if_refused
 from triphase.runs.locking import locked
 from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
 from triphase.runs.stale_results import set_evaluation_aside
+from triphase.settings.phase_names import shown_phase
 from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
 
@@ -206,8 +207,9 @@ class RunDirectory:
                 phase = dependent(f"data.{role}", begun, settings)
                 if phase is not None:
                     raise RunError(
-                        f"{name} has changed since {self.path} was started, and {phase} has read it; restore the file, "
-                        f"or create a run that shares the finished phases: triphase branch {self.path} NAME"
+                        f"{name} has changed since {self.path} was started, and {shown_phase(phase)} has read it; "
+                        "restore the file, or create a run that shares the finished phases: "
+                        f"triphase branch {self.path} NAME"
                     )
             self.notes.append(f"{name} has changed since this run was started; nothing that has started has read it")
         return changed or bool(found.keys() - kept.keys())

@@ -7,7 +7,8 @@ from typing import Literal
 
 from triphase.datacheck.agenda import left_out
 from triphase.errors import RunError
-from triphase.models.roles import REWARD
+from triphase.models.files import ADAPTER_CONFIG, read_object
+from triphase.models.roles import REWARD, SharedModel
 from triphase.records.files import atomic_directory
 from triphase.runs.model_card import with_run
 from triphase.runs.opening import open_policy, open_run, require_policy
@@ -45,7 +46,7 @@ def merge_policy(
     if adapter is not None:
         shared.adapters.merge(adapter)
     save_whole_model(shared, to)
-    _describe(to, run, load_settings(run), what, variant=variant, is_last=checkpoint is None)
+    _describe(to, run, load_settings(run), what, _adapted(shared), variant=variant, is_last=checkpoint is None)
 
 
 def copy_adapter(run: Path, to: Path, *, what: What = "policy", variant: str | None = None) -> None:
@@ -67,10 +68,12 @@ def copy_adapter(run: Path, to: Path, *, what: What = "policy", variant: str | N
         raise RunError(f"{final}: contains full weights and no adapter; leave --adapter out")
     with atomic_directory(to) as folder:
         shutil.copytree(final, folder, dirs_exist_ok=True)
+    listed = read_object(final / ADAPTER_CONFIG).get("layers_to_transform")
+    layers = len(listed) if listed else opened.settings.adapters.layers  # others' adapters may leave them out
     if what == "policy" and newest == SFT:
         _log.warning("%s: has no PPO policy yet; this is its SFT policy", run)
         what = "sft"
-    _describe(to, run, opened.settings, what, variant=variant)
+    _describe(to, run, opened.settings, what, layers, variant=variant)
 
 
 def _require_trained(run: Path, what: What, variant: str | None) -> What:
@@ -115,13 +118,30 @@ def _merge_reward(run: Path, to: Path) -> None:
     load_reward_model(shared, final)
     shared.adapters.merge(REWARD)
     save_whole_reward_model(shared, to)
-    _describe(to, run, load_settings(run), "reward")
+    _describe(to, run, load_settings(run), "reward", _adapted(shared))
+
+
+def _adapted(shared: SharedModel) -> int:
+    """The number of layers that adapters change."""
+    return shared.backbone.layer_count - shared.backbone.trunk_layers
 
 
 def _describe(
-    to: Path, run: Path, settings: RunSettings, what: str, *, variant: str | None = None, is_last: bool = True
+    to: Path,
+    run: Path,
+    settings: RunSettings,
+    what: str,
+    layers: int | str,
+    *,
+    variant: str | None = None,
+    is_last: bool = True,
 ) -> None:
-    """Add the run to the model card, with its measurements if they are of this policy: the main PPO run's last."""
+    """Add the run to the model card, with its measurements if they are of this policy: the main PPO run's last.
+
+    ``layers`` is the number of adapted ones: the settings may have more than the model has, or all.
+    """
     card = (to / "README.md").read_text(encoding="utf-8")
-    own = settings.model_copy(update={"ppo": settings.ppo_of(variant)})
+    own = settings.model_copy(
+        update={"ppo": settings.ppo_of(variant), "adapters": settings.adapters.model_copy(update={"layers": layers})}
+    )
     rewrite_text(to, "README.md", with_run(card, run, own, what, is_measured=variant is None and is_last))

@@ -9,7 +9,7 @@ from triphase.errors import RunError
 from triphase.rewards.registry import needs_reward_model
 from triphase.runs.dependence import EVALUATION, FREE, LABELING, PPO, REWARD, SAMPLING, SFT, dependent, is_bound
 from triphase.runs.differences import differences, is_of_a_server, shown
-from triphase.settings.phase_names import ppo_phase
+from triphase.settings.phase_names import ppo_phase, shown_phase
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import RunSettings
 
@@ -55,7 +55,7 @@ def followed(settings: RunSettings, stale: Mapping[str, str]) -> dict[str, str]:
             continue
         before = next((each for each in _starts_from(phase, settings) if each in found), None)
         if before is not None:
-            found[phase] = f"follows {before}"
+            found[phase] = f"follows {shown_phase(before)}"
     return {phase: found[phase] for phase in present if phase in found}
 
 

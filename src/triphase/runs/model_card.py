@@ -39,6 +39,7 @@ def _lines(
     run: Path, settings: RunSettings, what: str, license_: License | None, *, is_measured: bool
 ) -> Iterator[str]:
     base, note = public_name(settings.model.name)
+    base = Path(base).name if Path(base).is_absolute() else base  # its path is private
     yield "## Base and license"
     yield ""
     said = license_ or "unknown: check the base model's page before you share this"

@@ -15,10 +15,11 @@ from triphase.reports.rounds import FOLDER as ROUNDS
 from triphase.runs.branching import make_branch
 from triphase.runs.dependence import EVALUATION, FREE, LABELING, REWARD, SAMPLING, SFT, settings_of
 from triphase.runs.differences import differences
-from triphase.runs.impact import phases_of, ranks_by_people, require_ppo, require_program
+from triphase.runs.impact import impact, phases_of, ranks_by_people, require_ppo, require_program
 from triphase.runs.shared import require_shared
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.overrides import as_scalar
+from triphase.settings.phase_names import ppo_phase
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import fingerprint_of, has_left
 
@@ -129,6 +130,15 @@ def plan_points(run: Path, directory: Path, named: Iterable[tuple[str, Mapping[s
     for point in points:
         point.require_own()
     return [_begun(point, run) for point in points]
+
+
+def trained_in_each(run: Path, points: Sequence[SweepPoint]) -> list[str]:
+    """The PPO runs that several points would train alike, since ``run`` has not finished them for all to share."""
+    base = load_settings(run)
+    own = [point for point in points if point.source == run and not (point.path / RUN_CONFIG).is_file()]
+    changed = [impact(base, point.settings, {}) for point in own]
+    phases = [ppo_phase(variant) for variant in (None, *base.variants)]
+    return [each for each in phases if not has_left(run, each) and sum(each not in found for found in changed) > 1]
 
 
 def require_directory(directory: Path, run: Path | None = None) -> None:

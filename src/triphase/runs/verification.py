@@ -90,7 +90,9 @@ def differences(path: Path) -> list[str]:
     if config.get("git_revision"):
         before, now = before | {_REVISION: config["git_revision"]}, now | {_REVISION: git_revision()}
     return [
-        f"{name} was {before.get(name, 'absent')} and is {now[name]}" for name in now if before.get(name) != now[name]
+        f"{name} was {before.get(name, 'absent')} and is {now[name] or 'unknown'}"
+        for name in now
+        if before.get(name) != now[name]
     ]
 
 

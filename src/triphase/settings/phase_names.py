@@ -8,6 +8,11 @@ SFT, REWARD, PPO, VARIANTS = "sft", "reward", "ppo", "arms"
 _POLICY = "arm:"
 
 
+def shown_phase(phase: str) -> str:
+    """The phase in a message: as the settings and the commands spell it."""
+    return "labeling" if phase == "labelling" else phase
+
+
 def ppo_phase(variant: str | None) -> str:
     """The phase of a PPO run: the main one, or a variant."""
     return PPO if variant is None else f"{VARIANTS}/{variant}"
