@@ -66,20 +66,20 @@ def test_orders_of_other_epochs_differ() -> None:
 
 @given(lengths, st.integers(1, 120))
 def test_microbatches_are_a_partition(sizes: list[int], most: int) -> None:
-    groups = microbatches(sizes, max_tokens=most)
+    groups = microbatches(sizes, max_tokens=most, on_card=False)
     assert sorted(index for group in groups for index in group) == list(range(len(sizes)))
     assert all(groups)
 
 
 @given(lengths, st.integers(1, 120))
 def test_no_microbatch_is_larger_than_allowed_but_a_long_sample_alone(sizes: list[int], most: int) -> None:
-    for group in microbatches(sizes, max_tokens=most):
+    for group in microbatches(sizes, max_tokens=most, on_card=False):
         assert len(group) == 1 or len(group) * max(sizes[index] for index in group) <= most
 
 
 @given(lengths, st.integers(1, 120))
 def test_neighbors_are_of_similar_length(sizes: list[int], most: int) -> None:
-    flat = [sizes[index] for group in microbatches(sizes, max_tokens=most) for index in group]
+    flat = [sizes[index] for group in microbatches(sizes, max_tokens=most, on_card=False) for index in group]
     assert flat == sorted(flat)
 
 
@@ -97,7 +97,7 @@ def test_no_other_division_costs_less(sizes: list[int], most: int) -> None:
         for groups in divisions
         if all(len(group) == 1 or max(group) * len(group) <= most for group in groups)
     )
-    found = microbatches(sizes, max_tokens=most)
+    found = microbatches(sizes, max_tokens=most, on_card=False)
     assert cost([[sizes[index] for index in group] for group in found]) == least
 
 
@@ -112,17 +112,22 @@ def _cut(ordered: list[int], cuts: tuple[bool, ...]) -> list[list[int]]:
 
 
 def test_a_long_sample_does_not_pad_short_ones() -> None:
-    assert microbatches([10, 300, 12, 11], max_tokens=4096) == [[0, 3, 2], [1]]
+    assert microbatches([10, 300, 12, 11], max_tokens=4096, on_card=False) == [[0, 3, 2], [1]]
 
 
 def test_all_that_fits_is_one_microbatch() -> None:
-    assert microbatches([3, 1, 2], max_tokens=9) == [[1, 2, 0]]
-    assert microbatches([], max_tokens=9) == []
+    assert microbatches([3, 1, 2], max_tokens=9, on_card=False) == [[1, 2, 0]]
+    assert microbatches([], max_tokens=9, on_card=False) == []
 
 
-@pytest.mark.parametrize(("has_gpu", "most"), [(False, 512), (True, 4096)])
-def test_without_a_bound_it_is_that_of_the_machine(has_gpu: bool, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+@pytest.mark.parametrize(("on_card", "most"), [(False, 512), (True, 4096)])
+@pytest.mark.parametrize("machine_has_one", [False, True])
+def test_without_a_bound_it_is_that_of_the_device_of_the_run(
+    on_card: bool, most: int, machine_has_one: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else the machine has: `model.device: cpu` on one with a GPU, and a plan for a GPU on one without."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: machine_has_one)
     sizes = [32] * 400
-    assert max(len(group) for group in microbatches(sizes, max_tokens=None)) == most // 32
-    assert microbatches(sizes, max_tokens=None) == microbatches(sizes, max_tokens=most)
+    found = microbatches(sizes, max_tokens=None, on_card=on_card)
+    assert max(len(group) for group in found) == most // 32
+    assert found == microbatches(sizes, max_tokens=most, on_card=on_card)

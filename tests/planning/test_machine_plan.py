@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from tests.resolved import resolved_yaml
 from tests.runs.small_run import settings, write_data
 
@@ -36,6 +37,20 @@ def one(chosen: RunSettings) -> MachinePlan:
 def part(plan: MachinePlan, phase: str, name: str) -> float:
     found = next(each for each in plan.phases if each.phase == phase)
     return max(moment.parts.get(name, 0.0) for moment in found.moments)
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_passes_are_those_of_the_machine_and_not_of_this_one(
+    chosen: RunSettings, has_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    ppo = chosen.ppo.model_copy(update={"batch_size": 512, "minibatch_size": 512})
+    peaks = {}
+    for most in (None, 512, 4096):
+        sized = chosen.model_copy(update={"ppo": ppo.model_copy(update={"microbatch_tokens": most})})
+        plan = plan_for(sized, Machine(H100, 1, 80e9))
+        peaks[most] = next(each for each in plan.phases if each.phase == "ppo").peak.total
+    assert peaks[None] == peaks[4096] > peaks[512]
 
 
 def test_two_cards_share_the_work_of_one(chosen: RunSettings, one: MachinePlan) -> None:

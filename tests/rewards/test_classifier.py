@@ -47,6 +47,25 @@ def opened(model: Path, **options: Any) -> ClassifierScorer:
     return ClassifierScorer(ScorerContext(settings))
 
 
+@pytest.mark.parametrize(("setting", "kind"), [("cpu", "cpu"), ("auto", "cuda"), ("cuda", "cuda")])
+def test_it_is_on_the_device_of_the_run(
+    setting: Any, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine with a GPU, too, which `model.device: cpu` leaves to others."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    moved: list[torch.device] = []
+
+    def moving(module: Any, device: torch.device) -> Any:
+        moved.append(device)
+        return module
+
+    made = classifier(tmp_path)
+    monkeypatch.setattr(torch.nn.Module, "to", moving)
+    settings = ScorerSettings(kind="classifier", options={"model": str(made)})
+    ClassifierScorer(ScorerContext(settings, device=setting))
+    assert [device.type for device in moved] == [kind]
+
+
 def test_a_named_label_of_several(tmp_path: Path) -> None:
     names = {0: "NEGATIVE", 1: "POSITIVE"}
     made = classifier(tmp_path, 2, id2label=names, label2id={name: n for n, name in names.items()})

@@ -41,24 +41,24 @@ def pass_after_pass(count: int, size: int, step: int, seed: int, *names: str | i
     return [orders[position // count][position % count] for position in positions]
 
 
-def most_tokens(setting: int | None, *, on_card: bool | None = None) -> int:
-    """The maximum tokens of a pass: the setting, or a suitable value for a machine (this one by default)."""
+def most_tokens(setting: int | None, *, on_card: bool) -> int:
+    """The maximum tokens of a pass: the setting, or a suitable value for a GPU or a CPU."""
     if setting is not None:
         return setting
-    return _GPU_MOST_TOKENS if (torch.cuda.is_available() if on_card is None else on_card) else _MOST_TOKENS
+    return _GPU_MOST_TOKENS if on_card else _MOST_TOKENS
 
 
-def microbatches(lengths: Sequence[int], *, max_tokens: int | None) -> list[list[int]]:
+def microbatches(lengths: Sequence[int], *, max_tokens: int | None, on_card: bool) -> list[list[int]]:
     """Divide samples into groups of similar length, each of at most ``max_tokens`` padded tokens.
 
     Of all divisions of the sorted samples it has the lowest cost, where a group costs its padded tokens and a fixed
     number for the pass itself. A sample that is longer than ``max_tokens`` forms its own group. The result is a
     partition: every index occurs once. Sums over a batch do not depend on it; only memory and speed do. None is 512
-    tokens on a CPU, 4096 if there is a GPU.
+    tokens on a CPU, 4096 on a GPU; ``on_card`` says where the passes run, which a machine with a GPU leaves open.
     """
     order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
-    fixed = _GPU_PASS_TOKENS if torch.cuda.is_available() else _PASS_TOKENS
-    max_tokens = most_tokens(max_tokens)
+    fixed = _GPU_PASS_TOKENS if on_card else _PASS_TOKENS
+    max_tokens = most_tokens(max_tokens, on_card=on_card)
     costs, starts = [0], [0]  # of the first 0, 1, 2 … samples: the lowest cost, and the start of their last group
     for end in range(1, len(order) + 1):
         longest = lengths[order[end - 1]]

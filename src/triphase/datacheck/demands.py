@@ -192,7 +192,9 @@ def _examine_services(
         if scorer not in seen:
             prompts = first_prompts(settings) if scorer.takes_columns else ()
             named = "ppo.scorer" if variant is None else f"variants.{variant}.scorer"
-            notes += registry.examine(scorer, prompts, scorer_object, place_of, setting=named)
+            notes += registry.examine(
+                scorer, prompts, scorer_object, place_of, setting=named, device=settings.model.device
+            )
         seen.append(scorer)
         _require_start_of_critic(settings, variant)
     asked = [step for step in ("sampling", "evaluation") if getattr(settings.rollouts, step)]

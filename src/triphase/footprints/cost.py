@@ -103,7 +103,14 @@ class CostModel:
         found.compute("forward", traced, shape, tokens * (kept / size + (1 - kept / size) * visits))
         if kept:
             wide = largest(
-                shapes_of(lengths, batch_size=len(lengths.sampled), max_tokens=max_tokens, packed=packed, scored=True)
+                shapes_of(
+                    lengths,
+                    batch_size=len(lengths.sampled),
+                    max_tokens=max_tokens,
+                    on_card=work.on_card,
+                    packed=packed,
+                    scored=True,
+                )
             )
             static = {**static, TRUNK: before + min(memory, kept)}
             found.moments.append(Moment("trunk", {**static, TEMPORARY: work.trunk(wide).peak}, wide))

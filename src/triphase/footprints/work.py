@@ -70,7 +70,7 @@ class Work:
         layer_numbers, largest_numbers: in one layer, and in the largest weight, of the base.
         layer_bytes: of one layer of the base.
         packed_bytes: of the packed weights while sampling, on a CPU where that is faster.
-        known: the results so far.
+        known: the results so far. on_card: whether the computations are those on a GPU.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Work:
         quantization: str | None = None,
         on_card: bool = False,
     ):
-        """``on_card``: the computations are those on a GPU."""
+        self.on_card = on_card
         self.known: dict[Hashable, Any] = {}
         self.layers = int(config.get_text_config().num_hidden_layers)
         adapted = self.layers if adapters.layers == "all" else min(adapters.layers, self.layers)

@@ -59,18 +59,25 @@ class Workload:
 
 
 def shapes_of(
-    lengths: Lengths, *, batch_size: int, max_tokens: int | None, packed: bool = False, scored: bool = False
+    lengths: Lengths,
+    *,
+    batch_size: int,
+    max_tokens: int | None,
+    on_card: bool,
+    packed: bool = False,
+    scored: bool = False,
 ) -> Iterator[Shape]:
     """The microbatches of one pass over the sampled records.
 
     Args:
+        on_card: on a GPU, whose passes are larger unless ``max_tokens`` says how large.
         packed: the responses of a record share a row.
         scored: counts responses, not their tokens.
     """
     order = permutation(len(lengths.sampled), 0, "plan")
     for start in range(0, len(order), batch_size):
         members = [lengths.sampled[index] for index in order[start : start + batch_size]]
-        for group in microbatches([sum(member) for member in members], max_tokens=max_tokens):
+        for group in microbatches([sum(member) for member in members], max_tokens=max_tokens, on_card=on_card):
             chosen = [members[index] for index in group]
             counted = sum(len(member) - 1 if scored else sum(member[1:]) for member in chosen)
             yield Shape(len(chosen), max(sum(member) for member in chosen), max(1, counted), packed)

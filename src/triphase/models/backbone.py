@@ -156,6 +156,11 @@ class Backbone:
         """The device of the base."""
         return self.head_weight.device
 
+    @property
+    def on_card(self) -> bool:
+        """Whether it is on a GPU."""
+        return self.device.type == "cuda"
+
     def base_tensors(self) -> dict[str, Tensor]:
         """The frozen weights by name, with the tensors of quantized maps; without the weights of adapters."""
         named = self.model.named_parameters()

@@ -73,9 +73,9 @@ class FastDecoder:
         self._keys = [torch.zeros(shape, dtype=self._dtype, device=device) for shape in shapes]
         self._values = [torch.zeros(shape, dtype=self._dtype, device=device) for shape in shapes]
         self.hidden = torch.empty((len(unique), self._backbone.hidden_size), dtype=self._dtype, device=device)
-        most = _GPU_READ_TOKENS if torch.cuda.is_available() else _READ_TOKENS
+        most = _GPU_READ_TOKENS if self._backbone.on_card else _READ_TOKENS
         trunk_states: dict[tuple[int, ...], Tensor] = {}
-        for rows in microbatches(lengths, max_tokens=most):
+        for rows in microbatches(lengths, max_tokens=most, on_card=self._backbone.on_card):
             these = [unique[row] for row in rows]
             self.hidden[_index(rows, device)] = self._read_rows(rows, these, pad_id)
             if self.keeps_boundary:

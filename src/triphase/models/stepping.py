@@ -120,7 +120,8 @@ class WholeStepper:
         """(N, d) the hidden state of each row's last token; padding is on the right, where no token attends to it."""
         backbone, rows = self._backbone, [self._rows[number] for number in numbers]
         found = torch.empty((len(rows), backbone.hidden_size), dtype=backbone.dtype, device=backbone.device)
-        for group in microbatches([len(row) for row in rows], max_tokens=_READ_TOKENS):
+        lengths = [len(row) for row in rows]
+        for group in microbatches(lengths, max_tokens=_READ_TOKENS, on_card=backbone.on_card):
             longest = max(len(rows[place]) for place in group)
             padded = [rows[place] + [0] * (longest - len(rows[place])) for place in group]
             last = torch.tensor([len(rows[place]) - 1 for place in group], device=backbone.device)

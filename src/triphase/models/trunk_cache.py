@@ -57,7 +57,8 @@ class TrunkCache:
         again = [index for index, count in enumerate(visits) if count > 1]
         width = shared.backbone.hidden_size * shared.backbone.dtype.itemsize
         memory, room, place = budgets.trunk_cache_gb * 1e9, budgets.trunk_file_gb * 1e9, 0
-        for part in microbatches([lengths[index] for index in again], max_tokens=max_tokens):
+        sizes = [lengths[index] for index in again]
+        for part in microbatches(sizes, max_tokens=max_tokens, on_card=shared.backbone.on_card):
             group = [again[place] for place in part]
             size = width * sum(lengths[index] for index in group)
             if size <= memory:

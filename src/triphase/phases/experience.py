@@ -197,7 +197,8 @@ def minibatches_of(
     for step in _rows_of_steps(batch, settings, seed=seed, iteration=iteration, epoch=epoch):
         theirs = [owners[row] for row in step] if owners else None
         rows = [step[place] for place in strategy.mine([lengths[row] for row in step], theirs)]
-        parts = microbatches([lengths[row] for row in rows], max_tokens=settings.tokens_at_once)
+        on_card = batch.input_ids.device.type == "cuda"
+        parts = microbatches([lengths[row] for row in rows], max_tokens=settings.tokens_at_once, on_card=on_card)
         found.append([_expanded([rows[index] for index in part], share) for part in parts])
     return found
 
@@ -290,6 +291,7 @@ def _fill_trunk(
     shared: SharedModel, batch: Batch, boundary: TrunkStates, wanted: Sequence[int], settings: PPOSettings
 ) -> None:
     lengths = batch.lengths.tolist()
-    for group in microbatches([lengths[row] for row in wanted], max_tokens=settings.tokens_at_once):
+    most, on_card = settings.tokens_at_once, shared.backbone.on_card
+    for group in microbatches([lengths[row] for row in wanted], max_tokens=most, on_card=on_card):
         rows = [wanted[place] for place in group]
         boundary.put(rows, shared.trunk(batch.rows(torch.tensor(rows))))

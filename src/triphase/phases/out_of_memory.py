@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from triphase.batches.order import most_tokens
+from triphase.models.roles import SharedModel
 from triphase.monitoring.memory import give_back
 from triphase.rollouts.decoding import LocalGenerator
 
@@ -12,6 +13,7 @@ class HalvesMicrobatches:
     """A phase whose settings have ``microbatch_tokens``, for rows of these ``lengths``."""
 
     settings: Any
+    shared: SharedModel
     lengths: Sequence[int]
 
     def halve_microbatches(self) -> int | None:
@@ -19,7 +21,8 @@ class HalvesMicrobatches:
         longest = max(self.lengths, default=0)
         # No pass has more than all rows of a step, or all that are held out: half of more would fail again.
         rows: int = max(self.settings.batch_size, len(getattr(self, "heldout", ())))
-        most = min(most_tokens(self.settings.tokens_at_once), rows * longest)
+        usual = most_tokens(self.settings.tokens_at_once, on_card=self.shared.backbone.on_card)
+        most = min(usual, rows * longest)
         if most <= longest:
             return None
         generator = getattr(self, "generator", None)

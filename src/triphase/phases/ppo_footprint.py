@@ -41,7 +41,7 @@ def ppo_footprint(cost: CostModel, variant: str | None) -> Footprint:
     share = settings.responses_per_prompt if work.packs else 1  # episodes in a row
     rollout = prompts.answered(settings.responses_per_prompt, [limit])
     rollout = rollout if share > 1 else rollout.flat()
-    shape = _largest_shape(rollout, settings, share)
+    shape = _largest_shape(rollout, settings, share, on_card=work.on_card)
     # Boundary states of a whole rollout, padded to its longest row.
     longest = max(sum(record) for record in rollout.sampled)
     static = {**static, TRUNK: work.boundary_bytes(settings.batch_size // share * longest)}
@@ -88,7 +88,9 @@ def _without(static: Mapping[str, float], offloaded: Mapping[str, float]) -> dic
 def _mix(cost: CostModel, found: Footprint, static: dict[str, float], settings: PPOSettings) -> None:
     """Add the demonstrations of each step, whose trunk states are computed at each visit."""
     work, shown = cost.work, cost.load.demonstrations
-    shapes = list(shapes_of(shown, batch_size=settings.minibatch_size, max_tokens=settings.tokens_at_once))
+    shapes = list(
+        shapes_of(shown, batch_size=settings.minibatch_size, max_tokens=settings.tokens_at_once, on_card=work.on_card)
+    )
     shape = largest(shapes)
     traced = work.policy(shape, train=True, whole=settings.method == "full", again=True)
     visited = settings.iterations * settings.steps_per_iteration * settings.minibatch_size
@@ -98,8 +100,10 @@ def _mix(cost: CostModel, found: Footprint, static: dict[str, float], settings: 
     found.compute("training", traced, shape, tokens)
 
 
-def _largest_shape(rollout: Lengths, settings: PPOSettings, share: int) -> Shape:
+def _largest_shape(rollout: Lengths, settings: PPOSettings, share: int, *, on_card: bool) -> Shape:
     """The largest microbatch: minibatches of the longest prompts, with responses of the maximum length."""
     rows = settings.minibatch_size // share
     longest = rollout.repeated(rows)
-    return largest(shapes_of(longest, batch_size=rows, max_tokens=settings.tokens_at_once, packed=share > 1))
+    return largest(
+        shapes_of(longest, batch_size=rows, max_tokens=settings.tokens_at_once, on_card=on_card, packed=share > 1)
+    )

@@ -172,10 +172,10 @@ class RewardPhase(HalvesMicrobatches, Phase):
 
     def _parts(self, members: Sequence[int]) -> list[list[int]]:
         """This rank's share of the groups with these numbers, divided into microbatches: indices into them."""
-        lengths = [self.lengths[member] for member in members]
+        lengths, most = [self.lengths[member] for member in members], self.settings.tokens_at_once
         mine = self.strategy.mine(lengths, [self.owners[member] for member in members])
-        parts = microbatches([lengths[place] for place in mine], max_tokens=self.settings.tokens_at_once)
-        return [[mine[index] for index in part] for part in parts]
+        sizes, on_card = [lengths[place] for place in mine], self.shared.backbone.on_card
+        return [[mine[index] for index in part] for part in microbatches(sizes, max_tokens=most, on_card=on_card)]
 
     @torch.no_grad()
     def _of_each(

@@ -18,7 +18,9 @@ def reward_footprint(cost: CostModel) -> Footprint:
 
     def shapes_for(count: int) -> list[Shape]:
         limit = settings.tokens_at_once
-        return list(shapes_of(rows, batch_size=count, max_tokens=limit, packed=packs, scored=True))
+        return list(
+            shapes_of(rows, batch_size=count, max_tokens=limit, on_card=work.on_card, packed=packs, scored=True)
+        )
 
     several = _REWARD_SHARE * settings.ensemble.members if settings.ensemble.members > 1 else 1.0
     passes = several if not settings.witness else (several + 1) / 2  # each on half of the rankings

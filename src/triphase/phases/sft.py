@@ -139,7 +139,8 @@ class SupervisedPhase(HalvesMicrobatches, Phase):
         """This rank's share of the samples with these numbers, divided into microbatches."""
         lengths = [self.lengths[index] for index in indices]
         mine = [indices[place] for place in self.strategy.mine(lengths, [self.owners[index] for index in indices])]
-        parts = microbatches([self.lengths[index] for index in mine], max_tokens=self.settings.tokens_at_once)
+        most, on_card = self.settings.tokens_at_once, self.shared.backbone.on_card
+        parts = microbatches([self.lengths[index] for index in mine], max_tokens=most, on_card=on_card)
         return [[mine[place] for place in part] for part in parts]
 
     def _batch(self, indices: Sequence[int]) -> TokenBatch:

@@ -14,7 +14,7 @@ def sft_footprint(cost: CostModel) -> Footprint:
     trained = work.base_numbers if whole else work.adapter_numbers
     static = cost.static(adapters=1, trained=trained)
     tokens_at_once = settings.tokens_at_once
-    shapes = list(shapes_of(lengths, batch_size=settings.batch_size, max_tokens=tokens_at_once))
+    shapes = list(shapes_of(lengths, batch_size=settings.batch_size, max_tokens=tokens_at_once, on_card=work.on_card))
     shape = largest(shapes)
     several = len(shapes) > -(-len(lengths.sampled) // settings.batch_size)
     traced = work.policy(shape, train=True, whole=whole, again=several)
@@ -23,7 +23,7 @@ def sft_footprint(cost: CostModel) -> Footprint:
         static = cost.with_trunk(found, static, lengths, visits, shape, tokens_at_once, packed=False)
     held = load.heldout_demonstrations
     if held.count:
-        wide = largest(shapes_of(held, batch_size=held.count, max_tokens=tokens_at_once))
+        wide = largest(shapes_of(held, batch_size=held.count, max_tokens=tokens_at_once, on_card=work.on_card))
         if not whole:
             static = cost.with_trunk(found, static, held, EVALUATIONS_PER_PHASE, wide, tokens_at_once, packed=False)
         looked = work.policy(wide, train=False, whole=whole)

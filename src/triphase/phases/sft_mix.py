@@ -50,7 +50,8 @@ class SFTMix:
         lengths = [sample.length for sample in chosen]
         mine = self._strategy.mine(lengths)
         loss = 0.0
-        for part in microbatches([lengths[place] for place in mine], max_tokens=max_tokens):
+        on_card = self._shared.backbone.on_card
+        for part in microbatches([lengths[place] for place in mine], max_tokens=max_tokens, on_card=on_card):
             loss += self._part(policy, [chosen[mine[place]] for place in part], tokens)
         return self._strategy.total({"ppo/sft_loss": loss})
 

@@ -19,7 +19,7 @@ def evaluation_footprint(cost: CostModel) -> Footprint:
     cost.sampled(found, static, prompts, responses, batch, limit, times=policies, by_servers=by_servers)
     answered = prompts.answered(1, [limit]).repeated(responses)
     tokens = settings.ppo.tokens_at_once
-    shape = largest(shapes_of(answered, batch_size=responses, max_tokens=tokens))
+    shape = largest(shapes_of(answered, batch_size=responses, max_tokens=tokens, on_card=work.on_card))
     looked, trunk = work.policy(shape, train=False), work.trunk(shape)
     found.moments.append(cost.looked("scoring", static, looked, trunk, shape))
     found.compute("forward", trunk * 2 + looked * (2 + cost.scorers()), shape, tokens_of(answered) * policies)

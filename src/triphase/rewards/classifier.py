@@ -21,6 +21,7 @@ from triphase.batches.order import microbatches
 from triphase.errors import SettingsError, TriphaseError, clipped
 from triphase.models.chain import base_of, errors_under
 from triphase.models.files import check_classifier_files, read_object
+from triphase.models.loading import choose_device
 from triphase.models.merging import check_adapter
 from triphase.models.places import directory_of
 from triphase.models.pretrained import quiet
@@ -65,7 +66,7 @@ class ClassifierScorer(Scorer):
         self.name = self.options.model
         self._context = context
         self._setting = f"{context.setting}.options"
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = choose_device(context.device)
         bound_hub()
         try:
             with errors_under(f"{self._setting}.model"), quiet(), warnings.catch_warnings(action="ignore"):
@@ -91,7 +92,8 @@ class ClassifierScorer(Scorer):
         if pad is None:  # the class can then process only one row at a time
             groups: Sequence[Sequence[int]] = [[row] for row in range(len(rows))]
         else:
-            groups = microbatches([len(row) for row in rows], max_tokens=self._context.max_tokens) if rows else []
+            lengths, on_card = [len(row) for row in rows], self._device.type == "cuda"
+            groups = microbatches(lengths, max_tokens=self._context.max_tokens, on_card=on_card) if rows else []
         for numbers in groups:
             found[list(numbers)] = self._scores([rows[number] for number in numbers], pad)
         return Scores(tuple(float(score) for score in found))

@@ -112,6 +112,7 @@ def figures_of(
 
 
 def _parts(shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: int | None) -> "Iterator[Part]":
-    for numbers in microbatches([sample.length for sample in samples], max_tokens=max_tokens):
+    lengths = [sample.length for sample in samples]
+    for numbers in microbatches(lengths, max_tokens=max_tokens, on_card=shared.backbone.on_card):
         batch = pad_batch([samples[index] for index in numbers], pad_id=shared.template.pad_id, device=shared.device)
         yield numbers, batch, shared.trunk(batch)

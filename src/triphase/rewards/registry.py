@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from triphase.errors import SettingsError
 from triphase.records.types import Prompt
@@ -90,9 +90,10 @@ def examine(
     place_of: Callable[[str, Path | None], str] = lambda name, adapter: name,
     *,
     setting: str = "ppo.scorer",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> list[str]:
     """Check a scorer before the first step, as far as that needs no model; ``prompts`` are some of the run's,
-    ``scorer_object`` and ``place_of`` are those of `ScorerContext`, ``setting`` its name, for messages.
+    ``scorer_object``, ``place_of`` and ``device`` are those of `ScorerContext`, ``setting`` its name, for messages.
 
     Returns:
         What the user should know of it, a line each.
@@ -108,7 +109,13 @@ def examine(
     for each, place, is_part in looked_at:
         if not needs_reward_model(each, place):
             context = ScorerContext(
-                each, prompts=prompts, setting=place, is_part=is_part, scorer_object=scorer_object, place_of=place_of
+                each,
+                device=device,
+                prompts=prompts,
+                setting=place,
+                is_part=is_part,
+                scorer_object=scorer_object,
+                place_of=place_of,
             )
             with opened(context) as scorer:
                 scorer.examine()

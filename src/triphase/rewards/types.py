@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 from triphase.records.types import Message, Prompt
 from triphase.settings.scorer import ScorerSettings
@@ -139,6 +139,7 @@ class ScorerContext:
         reward_model: the shared base with the adapter and head of the run's reward model; None if no run is open.
         directory: the run's directory; None if none is open.
         max_tokens: maximum tokens in one forward pass.
+        device: where a model of its own runs (`model.device`).
         setting: the section's name, for messages.
         prompts: some of the run's prompts, for a check before the first step; empty if they cannot be read.
         is_part: whether it scores a part of a sum.
@@ -153,6 +154,7 @@ class ScorerContext:
     reward_model: "Callable[[], SharedModel] | None" = None
     directory: Path | None = None
     max_tokens: int | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     setting: str = "ppo.scorer"
     prompts: Sequence[Prompt] = ()
     is_part: bool = False

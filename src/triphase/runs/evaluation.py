@@ -250,7 +250,8 @@ def sequence_kl(
     """
     reference = run.reference_adapter
     found = [0.0] * len(samples)
-    for indices in microbatches([sample.length for sample in samples], max_tokens=run.settings.ppo.tokens_at_once):
+    most, on_card = run.settings.ppo.tokens_at_once, shared.backbone.on_card
+    for indices in microbatches([sample.length for sample in samples], max_tokens=most, on_card=on_card):
         batch = pad_batch([samples[index] for index in indices], pad_id=shared.template.pad_id, device=shared.device)
         boundary = shared.trunk(batch)
         model, adapter = actor

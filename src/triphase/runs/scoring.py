@@ -34,6 +34,7 @@ def scorer_of(
             strategy=strategy,
             directory=run.path,
             max_tokens=settings.tokens_at_once,
+            device=run.settings.model.device,
             begins=begins,
             scorer_object=run.scorer_object,
         )
