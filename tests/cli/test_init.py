@@ -209,6 +209,8 @@ def test_a_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert "data.prompts[].split" in said(["settings", "data.prompts[]"], capsys)
     assert "triphase settings 'data.prompts[]'" in said(["settings", "data.prompts"], capsys)
     assert "a list of wandb | trackio | mlflow\n" in said(["settings", "trackers"], capsys)
+    part = said(["settings", "kl"], capsys)  # the example of the help
+    assert "ppo.kl_coefficient" in part and "ppo.kl_budget" in part and "sft." not in part
     assert main(["settings", "kl_coeficient"]) == 2
     assert "unknown setting; did you mean ppo.kl_coefficient" in capsys.readouterr().err
 

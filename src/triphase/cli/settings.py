@@ -44,7 +44,7 @@ def settings(
 
 
 def _named(key: str) -> list[SettingField]:
-    """The settings that ``key`` refers to: one, those of a section, or those with that last name.
+    """The settings that ``key`` refers to: one, those of a section, those with that last name, or with it in their name.
 
     Raises:
         SettingsError: there are none.
@@ -59,8 +59,8 @@ def _named(key: str) -> list[SettingField]:
         return [one]
     below = [field for name, field in names.items() if name.startswith((f"{wanted}.", f"{wanted}[]."))]
     last = [field for name, field in names.items() if name.rpartition(".")[2] == wanted]
-    if below or last:
-        return below or last
+    if found := below or last or [field for name, field in names.items() if wanted in name]:
+        return found
     words = {**names, **{name.rpartition(".")[2]: field for name, field in names.items()}}
     near = difflib.get_close_matches(wanted, words, n=_MOST, cutoff=0.5)
     hint = f"did you mean {', '.join(dict.fromkeys(_name(words[word]) for word in near))}?" if near else (
