@@ -44,7 +44,7 @@ def settings(
 
 
 def _named(key: str) -> list[SettingField]:
-    """The settings that ``key`` refers to: one, those of a section, those with that last name, or with it in their name.
+    """The settings that ``key`` refers to: one, or those of a section, of that last name, or with it in a name.
 
     Raises:
         SettingsError: there are none.
