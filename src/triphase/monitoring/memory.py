@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from triphase.errors import RunError, is_out_of_memory
 from triphase.settings.phase_names import section_of
@@ -38,8 +39,11 @@ def memory_errors(phase: str, planned: Callable[[], str | None] = lambda: None) 
         traceback.clear_frames(error.__traceback__)  # releases the tensors that they hold before the plan is made
         advice = planned()
         setting = LOWER.get(section_of(phase), "the sizes of the batches")
+        figures = (
+            type(error).__name__ == "OutOfMemoryError" and _card_figures()
+        ) or memory_figures()  # torch's, of a GPU
         raise RunError(
-            f"{phase}: not enough memory ({memory_figures()}); {advice or f'lower {setting}'}; finished work is kept"
+            f"{phase}: not enough memory ({figures}); {advice or f'lower {setting}'}; finished work is kept"
         ) from error
 
 
@@ -48,6 +52,17 @@ def memory_figures() -> str:
     peak = peak_gb()
     limit = available_gb()
     return f"{peak:.1f} GB peak use" + ("" if limit is None else f", {limit:.1f} GB allowed or available")
+
+
+def _card_figures() -> str | None:
+    """The same of the GPU; None if nothing was allocated on one."""
+    peak = card_peak_gb()
+    return None if peak is None else f"{peak:.1f} GB peak use of {_cuda().mem_get_info()[1] / 1e9:.1f} GB on the GPU"
+
+
+def _cuda() -> Any:
+    torch = sys.modules.get("torch")  # without the import nothing is allocated on a GPU
+    return None if torch is None or not torch.cuda.is_available() else torch.cuda
 
 
 def resident_bytes() -> int:
@@ -61,16 +76,16 @@ def give_back() -> None:
     glibc keeps freed pieces that are not at the end of its heap. What one phase has freed would count in the next.
     """
     gc.collect()
-    torch = sys.modules.get("torch")  # without the import nothing is allocated on a GPU
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    cuda = _cuda()
+    if cuda is not None:
+        cuda.empty_cache()
     # Other C libraries have no such function, and some systems no library to load.
     with suppress(OSError, TypeError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def restart_peak() -> float:
-    """The peak of this process so far, in GB; freed memory is returned, and the peak restarts from there.
+    """The peak of this process so far, in GB; freed memory is returned, and the peaks restart from there.
 
     If the system does not allow that, the peak since the start is used.
     """
@@ -78,12 +93,22 @@ def restart_peak() -> float:
     give_back()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+    if card_peak_gb() is not None:
+        _cuda().reset_peak_memory_stats()
     return peak
 
 
 def peak_gb() -> float:
     """The peak memory of this process since its start, or since `restart_peak`, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def card_peak_gb() -> float | None:
+    """The peak of this process's tensors on its GPU, since its start or `restart_peak`; None if it never had any."""
+    cuda = _cuda()
+    if cuda is None or not cuda.memory_stats().get("allocation.all.allocated"):
+        return None
+    return float(cuda.max_memory_allocated()) / 1e9
 
 
 def available_gb() -> float | None:

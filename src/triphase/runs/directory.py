@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from triphase.errors import RunError
-from triphase.monitoring.memory import memory_errors, peak_gb, restart_peak
+from triphase.monitoring.memory import card_peak_gb, memory_errors, peak_gb, restart_peak
 from triphase.monitoring.sums import is_changed, seal, seal_phase
 from triphase.records.files import clear_leftovers, disk_errors, make_directory, write_atomically, write_json
 from triphase.records.paths import refuse_links, refuse_pipes
@@ -240,7 +240,7 @@ class RunDirectory:
         timings = self.timings()
         timings[phase] = timings.get(phase, 0.0) + seconds
         peaks = timings.setdefault("peaks_gb", {})
-        peaks[phase] = round(max(peak_gb(), peaks.get(phase, 0.0)), 3)
+        peaks[phase] = round(max(card_peak_gb() or peak_gb(), peaks.get(phase, 0.0)), 3)
         timings["peak_gb"] = round(max(peak_gb(), self._peak, timings.get("peak_gb", 0.0)), 3)
         write_json(self.path / TIMINGS, timings)
 
@@ -259,7 +259,8 @@ class RunDirectory:
         self._peak = max(self._peak, restart_peak())
 
     def timings(self) -> dict[str, Any]:
-        """Seconds of each phase so far, ``peak_gb`` of all, and ``peaks_gb`` of each phase once its model is open.
+        """Seconds of each phase so far, ``peak_gb`` of all, and ``peaks_gb`` of each phase once its model is open,
+        on the GPU if the model is on one, as it is planned.
 
         If they cannot be read they start again, with a warning.
         """
