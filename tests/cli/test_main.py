@@ -102,7 +102,7 @@ def test_mistakes_in_settings(mistake: Callable[..., str], config: Path) -> None
         == "ppo.epochs: unexpected; settings are given as --ppo.kl-coefficient 0.02"
     )
     assert mistake("ppo", config, "--variant", "x") == "--variant: there is no variant 'x'; known are none"
-    assert mistake("ppo", config, "--variant", "x", "--arms.y.epochs", "2").endswith("no variant 'x'; known are y")
+    assert mistake("ppo", config, "--variant", "x", "--variants.y.epochs", "2").endswith("no variant 'x'; known are y")
     assert mistake("report", config.parent).endswith("(no config.yaml in it); run directories are runs/NAME")
     assert mistake("export", config.parent, "--to", "x").endswith(
         "(no config.yaml in it); run directories are runs/NAME"
