@@ -1,8 +1,9 @@
 """The scale of the reward model's score, which training leaves undetermined, from reference samples."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,16 +29,24 @@ class Calibration:
 
 
 def calibrate(
-    shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: int | None, member: RewardMember | None = None
+    shared: SharedModel,
+    samples: Sequence[Encoded],
+    *,
+    max_tokens: int | None,
+    member: RewardMember | None = None,
+    on_scored: Callable[[int], None] = lambda count: None,
 ) -> Calibration:
     """Bring the score of a reward model (by default the run's) to mean 0 and standard deviation 1 on reference samples,
     by folding both into its head.
+
+    ``on_scored`` is called with the number of samples that have just been scored.
 
     Raises:
         TrainingError: the scores do not differ, so the reward model has learned nothing.
     """
     chosen = member or RewardMember(REWARD, shared.score_head)
-    scores = figures_of(shared, samples, lambda *part: shared.scores_by(chosen, *part), max_tokens=max_tokens)
+    by = partial(shared.scores_by, chosen)
+    scores = figures_of(shared, samples, by, max_tokens=max_tokens, on_finished=on_scored)
     found = _calibration_of(scores)
     chosen.head.calibrate(found.mean, found.standard_deviation)
     return found
@@ -50,6 +59,7 @@ def join_members(
     samples: Sequence[Encoded],
     *,
     max_tokens: int | None,
+    on_scored: Callable[[int], None] = lambda count: None,
 ) -> Calibration:
     """Make the members the reward model of ``shared``: each calibrated, then their combined score.
 
@@ -60,7 +70,7 @@ def join_members(
     """
     how = Combination("mean" if settings.combine == AVERAGE else settings.combine, settings.penalty)
     shared.ensemble = Ensemble(tuple(members), how)
-    raw = figures_of(shared, samples, shared.member_scores, max_tokens=max_tokens)
+    raw = figures_of(shared, samples, shared.member_scores, max_tokens=max_tokens, on_finished=on_scored)
     found = [_calibration_of(scores) for scores in raw]
     for member, each in zip(members, found, strict=True):
         member.head.calibrate(each.mean, each.standard_deviation)

@@ -97,12 +97,16 @@ def figures_of(
     figure: Callable[[Batch, Tensor], Tensor],
     *,
     max_tokens: int | None,
+    on_finished: Callable[[int], None] = lambda count: None,
 ) -> Tensor:
-    """(…, N) values of ``figure`` for encoded samples from a batch and its trunk states, on the CPU, in order."""
-    found: list[tuple[list[int], Tensor]] = [
-        (numbers, figure(batch, states).cpu())
-        for numbers, batch, states in _parts(shared, samples, max_tokens=max_tokens)
-    ]
+    """(…, N) values of ``figure`` for encoded samples from a batch and its trunk states, on the CPU, in order.
+
+    ``on_finished`` is called after each batch with the number of its samples.
+    """
+    found: list[tuple[list[int], Tensor]] = []
+    for numbers, batch, states in _parts(shared, samples, max_tokens=max_tokens):
+        found.append((numbers, figure(batch, states).cpu()))
+        on_finished(len(numbers))
     if not found:
         return torch.zeros(0)
     gathered = torch.zeros(*found[0][1].shape[:-1], len(samples))

@@ -19,6 +19,7 @@ from triphase.phases.two_heads import TWO_HEADS, TwoHeadPhase
 from triphase.records.files import write_json, write_json_lines
 from triphase.records.types import Comparison, Pair, RankedGroup
 from triphase.rewards.model import score_samples
+from triphase.runs.counting import counting
 from triphase.runs.empty_responses import usable_groups
 from triphase.runs.loop_options import kept
 from triphase.runs.references import reference_samples
@@ -76,17 +77,20 @@ def run_reward(run: Run) -> None:
         told: dict[str, Any] = {"witness": None}
         phase, members = _trained(run, shared, halves[0], told)
         references, limit = reference_samples(run, shared), settings.reward.tokens_at_once
-        if len(members) == 1:
-            calibration = calibrate(shared, references, max_tokens=limit)
-        else:
-            calibration = join_members(shared, members, settings.reward.ensemble, references, max_tokens=limit)
+        with counting(run, "scores for calibration", len(references), unit="responses") as scored:
+            if len(members) == 1:
+                calibration = calibrate(shared, references, max_tokens=limit, on_scored=scored)
+            else:
+                ensemble = settings.reward.ensemble
+                calibration = join_members(shared, members, ensemble, references, max_tokens=limit, on_scored=scored)
         if settings.reward.length == "residual":
             calibration = _without_length(run, phase, references, calibration)
         scores = [found.tolist() for found in phase.scores_of(phase.heldout, shared.scores)]
         phase.close()
         if halves[1] is not None:
             shared.witness = _witness(run, shared, halves[1], told)
-            calibrate(shared, references, max_tokens=limit, member=shared.witness)
+            with counting(run, "scores of the witness", len(references), unit="responses") as scored:
+                calibrate(shared, references, max_tokens=limit, member=shared.witness, on_scored=scored)
         write_json_lines(run.part("reward", "heldout.jsonl"), heldout_lines(heldout, scores, votes))
         write_json_lines(run.part("reward", "hard.jsonl"), hard_lines(heldout, scores, votes))
         write_json(run.part("reward", "head.json"), phase.head_summary())
