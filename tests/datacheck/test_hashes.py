@@ -18,7 +18,10 @@ def test_they_count_as_sets_do(seed: int) -> None:
     found = [draw.choice((0, TOP)) + draw.randrange(1 + 4 * seed) for _ in range(draw.randrange(60))]
     held = [draw.choice((0, TOP)) + draw.randrange(1 + 4 * seed) for _ in range(draw.randrange(20))]
     assert distinct(array("Q", found)) == len(set(found))
-    assert leaked(array("Q", found), array("Q", held)) == sum(each in set(held) for each in found)
+    assert leaked(array("Q", found), array("Q"), array("Q", held)) == sum(each in set(held) for each in found)
+    twos = list(zip(found[::2], found[1::2], strict=False))
+    short = array("Q", (each for two in twos for each in two))
+    assert leaked(array("Q"), short, array("Q", held)) == sum(bool(set(two) & set(held)) for two in twos)
     orders, pairs = defaultdict(set), Counter(each >> 1 for each in found)
     for each in found:
         orders[each >> 1].add(each & 1)
@@ -39,7 +42,7 @@ def test_they_take_little_more_memory_than_the_hashes() -> None:
     distinct(found[:10])  # the import
     for ask, most in (
         (lambda: distinct(found), 1.5),
-        (lambda: leaked(found, held), 1.5),
+        (lambda: leaked(found, array("Q"), held), 1.5),
         (lambda: contradicted(found), 2.5),
     ):
         tracemalloc.start()

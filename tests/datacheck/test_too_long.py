@@ -114,6 +114,16 @@ def test_prompts_of_which_only_a_common_end_is_left_are_counted(
     assert [(each.shortened, each.alike) for each in surveys] == [(4, 2), (1, 1)]
 
 
+def test_a_demonstration_of_which_a_held_out_prompt_is_left_is_counted_as_one(tmp_path: Path) -> None:
+    rows = [{"prompt": f"ash {LONG}", "completion": "elm", "split": "train"}]
+    chosen = settings(tmp_path, "truncate-prompt", "demonstrations", rows)
+    left = read(chosen)[0].demonstrations()[0][0].prompt.text
+    rows += [{"prompt": left, "completion": "fir", "split": "heldout"}]
+    chosen = settings(tmp_path, "truncate-prompt", "demonstrations", rows)
+    assert survey_data(chosen, examine=Examiner(Template(tokenizer()), chosen).problem).leaked == 1
+    assert survey_data(chosen).leaked == 0
+
+
 def test_an_answer_is_never_cut(tmp_path: Path) -> None:
     chosen = settings(tmp_path, "truncate-prompt", "demonstrations", [{"prompt": "ash", "completion": LONG}])
     data, _ = read(chosen)

@@ -3,8 +3,15 @@
 from array import array
 
 import numpy
+from numpy.typing import NDArray
 
 _AT_ONCE = 1 << 16
+_WORD = (1 << 64) - 1
+
+
+def hash_of(*parts: str) -> int:
+    """A 64-bit hash that is equal for equal texts, within this process and its forks."""
+    return hash(parts) & _WORD
 
 
 def distinct(hashes: "array[int]") -> int:
@@ -13,16 +20,24 @@ def distinct(hashes: "array[int]") -> int:
     return len(ordered) and 1 + int(numpy.count_nonzero(ordered[1:] != ordered[:-1]))
 
 
-def leaked(trained: "array[int]", heldout: "array[int]") -> int:
-    """The number of training prompts that are held out too."""
-    if not trained or not heldout:
+def leaked(trained: "array[int]", shortened: "array[int]", heldout: "array[int]") -> int:
+    """The number of training prompts that are held out too.
+
+    ``shortened`` has two for each other training prompt: itself, and what is left of it.
+    """
+    if not heldout:
         return 0
-    asked = numpy.frombuffer(trained, dtype=numpy.uint64)
     held = numpy.sort(numpy.frombuffer(heldout, dtype=numpy.uint64))
+
+    def among(asked: NDArray[numpy.uint64]) -> NDArray[numpy.bool_]:
+        found: NDArray[numpy.bool_] = held[numpy.searchsorted(held, asked).clip(max=len(held) - 1)] == asked
+        return found
+
     count = 0
-    for start in range(0, len(asked), _AT_ONCE):
-        part = asked[start : start + _AT_ONCE]
-        count += int(numpy.count_nonzero(held[numpy.searchsorted(held, part).clip(max=len(held) - 1)] == part))
+    for start in range(0, len(trained), _AT_ONCE):
+        count += int(among(numpy.frombuffer(trained, numpy.uint64)[start : start + _AT_ONCE]).sum())
+    if shortened:
+        count += int(among(numpy.frombuffer(shortened, numpy.uint64)).reshape(-1, 2).any(axis=1).sum())
     return count
 
 

@@ -3,16 +3,16 @@
 The system message stays. The rest begins with a turn of the user, and the answer is never changed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from triphase.datacheck.hashes import hash_of
 from triphase.records.identity import prompt_id
 from triphase.records.reading import Located
 from triphase.records.types import Message, Prompt
 
 _NEAR = 40
-_WORD = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Shortened:
     @classmethod
     def of(cls, item: Located[Any], fitting: Located[Any]) -> "Shortened":
         """A record and the same with a shortened prompt."""
-        return cls(*(_hash_of(each.record) for each in (fitting, item)))
+        return cls(*(hash_of(conversation(_prompt_of(each.record).messages)) for each in (fitting, item)))
 
 
 class Rests:
@@ -93,9 +93,14 @@ def _cut(prompt: Prompt, system: tuple[Message, ...], last: Message, fits: Calla
     return without(whole) if fits(without(whole)) else without(high)
 
 
-def _hash_of(record: Any) -> int:
-    prompt = record if isinstance(record, Prompt) else record.prompt
-    return hash(prompt_id(prompt.messages)) & _WORD
+def conversation(messages: Sequence[Message]) -> str:
+    """The messages of a prompt as one text."""
+    return "\x1e".join([f"{message.role}\x1f{message.content}" for message in messages])
+
+
+def _prompt_of(record: Any) -> Prompt:
+    prompt: Prompt = record if isinstance(record, Prompt) else record.prompt
+    return prompt
 
 
 def _made(prompt: Prompt, messages: tuple[Message, ...]) -> Prompt:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from triphase.datacheck.hashes import hash_of
 from triphase.datacheck.lengths import SourceLengths
-from triphase.datacheck.shortening import Rests, Shortened
+from triphase.datacheck.shortening import Rests, Shortened, conversation
 from triphase.errors import DataError
 from triphase.records.forms import form_of
 from triphase.records.identity import prompt_id
@@ -29,7 +30,6 @@ NEAR_EMPTY = 3
 """A response of fewer characters is near-empty: worth a look, but not an error."""
 _HERE = Path()
 _ANSWERS = ("response", "chosen", "rejected")
-_WORD = (1 << 64) - 1
 Refused = Callable[["SourceSurvey", DataError], None]
 Examine = Callable[[str, Located[Any]], DataError | Shortened | str | None]
 """(role, record) → why the model cannot process it, or what happens to it if it is too long."""
@@ -93,10 +93,12 @@ class Seen:
     """Hashes of one source's contents: prompts trained on and held out, comparisons, whole records, ids.
 
     ``named`` contains two for each prompt with its own id: of the id, and of the conversation. ``shortened`` contains
-    three for each prompt that is shortened: its line, and the hashes of `Shortened`.
+    three for each prompt that is shortened: its line, and the hashes of `Shortened`. ``trained_short`` contains two for
+    each of them that is trained on, the whole and the rest, ``trained`` one for each other.
     """
 
     trained: "array[int]" = field(default_factory=lambda: array("Q"))
+    trained_short: "array[int]" = field(default_factory=lambda: array("Q"))
     heldout: "array[int]" = field(default_factory=lambda: array("Q"))
     compared: "array[int]" = field(default_factory=lambda: array("Q"))
     wholes: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -106,7 +108,7 @@ class Seen:
 
     def extend(self, other: "Seen") -> None:
         """Add the hashes of another part of the source."""
-        for name in ("trained", "heldout", "compared", "wholes", "ids", "named", "shortened"):
+        for name in ("trained", "trained_short", "heldout", "compared", "wholes", "ids", "named", "shortened"):
             getattr(self, name).extend(getattr(other, name))
 
     def alike(self, rests: Rests) -> int:
@@ -152,7 +154,7 @@ def survey_source(
                 if isinstance(problem, Shortened):
                     survey.shortened += 1
                     seen.shortened.extend((0 if item.row is None else item.row.number, problem.rest, problem.whole))
-                _count(survey, seen, item)
+                _count(survey, seen, item, problem.rest if isinstance(problem, Shortened) else None)
     except DataError as error:  # the file itself: absent, damaged, or without a record
         survey.failure = str(error)
     survey.lengths.finish()
@@ -160,12 +162,15 @@ def survey_source(
 
 
 def _count(
-    survey: SourceSurvey, seen: Seen, item: Located[Demonstration] | Located[Prompt] | Located[Comparison]
+    survey: SourceSurvey,
+    seen: Seen,
+    item: Located[Demonstration] | Located[Prompt] | Located[Comparison],
+    rest: int | None,
 ) -> None:
     record = item.record
     prompt = record if isinstance(record, Prompt) else record.prompt
-    asked = "\x1e".join([f"{message.role}\x1f{message.content}" for message in prompt.messages])
-    key = _hash(asked if prompt.messages or isinstance(record, Prompt | Comparison) else record.response)
+    asked = conversation(prompt.messages)
+    key = hash_of(asked if prompt.messages or isinstance(record, Prompt | Comparison) else record.response)
     survey.records += 1
     survey.columns.update(item.unread)
     survey.remarks.add(item.row)
@@ -179,16 +184,18 @@ def _count(
     if isinstance(record, Comparison):
         answers = (record.chosen, record.rejected)
         seen.compared.append(_ordered_hash(asked, *answers))
-    seen.wholes.append(_hash(asked, *answers))
+    seen.wholes.append(hash_of(asked, *answers))
     if item.id:
-        seen.ids.append(_hash(item.id))
+        seen.ids.append(hash_of(item.id))
     if not isinstance(record, Demonstration) and not prompt.id.startswith(prompt_id(prompt.messages)):
-        seen.named.extend((_hash(prompt.id), key))
+        seen.named.extend((hash_of(prompt.id), key))
     survey.near_empty += any([len(answer.strip()) < NEAR_EMPTY for answer in answers])
     _measure(survey, record)
     if prompt.split == "heldout":
         survey.heldout += 1
-        seen.heldout.append(key)
+        seen.heldout.extend((key,) if rest is None else (key, rest))
+    elif answers and rest is not None:
+        seen.trained_short.extend((key, rest))
     elif answers:
         seen.trained.append(key)
 
@@ -215,12 +222,7 @@ def _find_controls(survey: SourceSurvey, control: re.Pattern[str], record: Demon
             survey.written = survey.written or found[0]
 
 
-def _hash(*parts: str) -> int:
-    """A 64-bit hash that is equal for equal texts, within this process."""
-    return hash(parts) & _WORD
-
-
 def _ordered_hash(asked: str, chosen: str, rejected: str) -> int:
     """The same for both orders of two answers except for the last bit, which distinguishes the orders."""
     first, second = sorted((chosen, rejected))
-    return (_hash(asked, first, second) & ~1) | (first == chosen)
+    return (hash_of(asked, first, second) & ~1) | (first == chosen)

@@ -16,8 +16,9 @@ from triphase.settings.schema import RunSettings
 class DataSurvey:
     """Statistics over all sources.
 
-    ``leaked`` counts demonstrations and comparisons for training whose prompt is held out elsewhere; ``contradicted``
-    the comparisons whose opposite exists too; ``collides``: the id of a prompt is used for two.
+    ``leaked`` counts demonstrations and comparisons for training whose prompt, or what is left of it, is held out
+    elsewhere; ``contradicted`` the comparisons whose opposite exists too; ``collides``: the id of a prompt is used for
+    two.
     """
 
     sources: list[SourceSurvey]
@@ -50,7 +51,7 @@ def survey_data(
         control: finds the name of a control token in a text, if there is a tokenizer.
     """
     share = settings.data.heldout_share
-    trained, heldout, compared, named = array("Q"), array("Q"), array("Q"), array("Q")
+    trained, trained_short, heldout, compared, named = (array("Q") for _ in range(5))
     sources, rests = [], Rests()
     for role in STREAMS:
         for source in getattr(settings.data, role):
@@ -64,6 +65,7 @@ def survey_data(
             survey.alike = seen.alike(rests)
             for whole, part in (
                 (trained, seen.trained),
+                (trained_short, seen.trained_short),
                 (heldout, seen.heldout),
                 (compared, seen.compared),
                 (named, seen.named),
@@ -71,4 +73,4 @@ def survey_data(
                 whole.extend(part)
                 del part[:]
             sources.append(survey)
-    return DataSurvey(sources, leaked(trained, heldout), contradicted(compared), collides(named))
+    return DataSurvey(sources, leaked(trained, trained_short, heldout), contradicted(compared), collides(named))
