@@ -56,3 +56,16 @@ def test_what_no_run_logs_has_its_level_too(tmp_path: Path, capsys: pytest.Captu
     assert said == ["warning: in a run"]
     assert capsys.readouterr().err == "note: read as Alpaca\nwarning: after it\n"
     assert not logging.getLogger("triphase").handlers
+
+
+def test_a_program_with_its_own_handler_hears_what_a_run_logs(tmp_path: Path) -> None:
+    logger, heard = logging.getLogger("triphase"), list[str]()
+    own = logging.Handler()
+    own.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(own)
+    try:
+        with run_log(tmp_path, lambda line: None) as log:
+            log.info("in a run")
+    finally:
+        logger.removeHandler(own)
+    assert heard == ["in a run"]

@@ -80,8 +80,9 @@ class _Shown(logging.Handler):
     """Shows on standard error what no run logs, with its level as in a run."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one record."""
-        if _is_shown(record):
+        """Print one record, unless the log of a run shows it."""
+        logged = any(isinstance(each, RunLog) for each in logging.getLogger("triphase").handlers)
+        if _is_shown(record) and not logged:
             print(visible(f"{_level(record)}: {without_secrets(record.getMessage())}"), file=sys.stderr, flush=True)
 
 
@@ -119,12 +120,12 @@ def run_log(directory: Path, say: Callable[[str], None]) -> Iterator[logging.Log
     with suppress(RunError, OSError):  # a failure is reported with the first line
         unshare(directory / FILE_NAME)
     handler, level, propagate = RunLog(directory / FILE_NAME, say), logger.level, logger.propagate
-    others, logger.handlers = logger.handlers, [handler]  # the run's log shows everything itself
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
         yield logger
     finally:
-        logger.handlers = others
+        logger.removeHandler(handler)
         logger.setLevel(level)
         logger.propagate = propagate
