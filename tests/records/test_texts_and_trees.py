@@ -180,6 +180,32 @@ def test_a_table_of_messages_is_read_alike(tmp_path: Path) -> None:
     assert (pair.chosen, pair.rejected) == ("good.", "poor.")
 
 
+def test_exports_of_trees_without_nulls_are_read_alike(tmp_path: Path) -> None:
+    rows = [{name: value for name, value in row.items() if value is not None} for row in TREE]
+    assert "parent_id" not in rows[0]
+    assert read_demonstrations(source(tmp_path, *rows), tmp_path) == read_demonstrations(
+        source(tmp_path, *TREE), tmp_path
+    )
+    replies = [{"text": "An elm.", "role": "assistant", "rank": 0}, {"text": "No.", "role": "assistant", "rank": 1}]
+    asked = {"message_tree_id": "1", "prompt": {"text": "Name a tree.", "role": "prompter", "replies": replies}}
+    unanswered = {"message_tree_id": "2", "prompt": {"text": "Why?", "role": "prompter"}}
+    given = source(tmp_path, unanswered, asked)
+    assert [one.text for one in read_prompts(given, tmp_path)] == ["Why?", "Name a tree."]
+    with pytest.raises(DataError, match=r"a\.jsonl:1: the tree has no reply of the assistant"):
+        read_demonstrations(given, tmp_path)
+    with pytest.raises(DataError, match=r"a\.jsonl:1: the tree has no turn with two ranked replies"):
+        read_preferences(given, tmp_path)
+
+
+def test_a_tree_as_text_in_a_cell_is_no_prompt(tmp_path: Path) -> None:
+    replies = [{"text": "An elm.", "role": "assistant", "rank": 0}, {"text": "No.", "role": "assistant", "rank": 1}]
+    tree = json.dumps({"text": "Name a tree.", "role": "prompter", "replies": replies})
+    given = source(tmp_path, {"message_tree_id": "1", "prompt": tree})
+    assert [one.text for one in read_prompts(given, tmp_path)] == ["Name a tree."]
+    (pair,) = read_preferences(given, tmp_path)
+    assert (pair.prompt.text, pair.chosen, pair.rejected) == ("Name a tree.", "An elm.", "No.")
+
+
 def test_what_is_no_tree_is_refused_by_its_place(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.jsonl:8: the messages of the tree 't' are not on consecutive lines"):
         read_demonstrations(source(tmp_path, *TREE[:5], *OTHER, TREE[5]), tmp_path)

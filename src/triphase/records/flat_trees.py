@@ -11,7 +11,9 @@ from typing import Any
 from triphase.errors import DataError
 from triphase.records.lines import RefuseRow, Row, is_blank
 
-_COLUMNS = {"message_id", "parent_id", "message_tree_id", "text", "role"}
+_NEEDED = {"message_id", "message_tree_id", "text", "role"}
+"""The columns of every message; exports without nulls leave out the ``parent_id`` of the first one of a tree."""
+_COLUMNS = {*_NEEDED, "parent_id"}
 _KEPT = ("text", "role", "review_result", "deleted", "rank")
 _OF_THE_TREE = ("kind", "split", "tree_state")
 """Columns of the first message that are those of the whole tree."""
@@ -24,7 +26,7 @@ def joined(rows: Iterator[Row], refused: RefuseRow) -> Iterator[Row]:
     if first is None:
         return
     rows = chain([first], rows)
-    yield from _trees(rows, refused) if first.values.keys() >= _COLUMNS else rows
+    yield from _trees(rows, refused) if first.values.keys() >= _NEEDED else rows
 
 
 def _trees(rows: Iterator[Row], refused: RefuseRow) -> Iterator[Row]:

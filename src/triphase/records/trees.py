@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from triphase.records.cells import parsed
 from triphase.records.conversations import checked_prompt
 from triphase.records.lines import Row, is_blank
 from triphase.records.texts import plain_text_of
@@ -30,21 +31,23 @@ class Turn:
 
 
 def is_tree(row: Row) -> bool:
-    """Whether a row contains a message tree."""
-    prompt = row.values.get("prompt")
-    return isinstance(prompt, Mapping) and isinstance(prompt.get("replies"), list) and "text" in prompt
+    """Whether a row contains a message tree, also as text. Exports without nulls omit the replies if there are none."""
+    prompt = _root(row)
+    if not isinstance(prompt, Mapping) or "text" not in prompt:
+        return False
+    return isinstance(prompt.get("replies"), list) or ("role" in prompt and prompt.get("replies") is None)
 
 
 def root_of(row: Row) -> Messages:
     """The first prompt."""
     row.read.update(_COLUMNS)
-    return checked_prompt(row, "prompt", (Message("user", _text(row, row.values["prompt"])),))
+    return checked_prompt(row, "prompt", (Message("user", _text(row, _root(row))),))
 
 
 def turns_of_tree(row: Row) -> Iterator[Turn]:
     """Every turn at which the assistant has a reply, along the best replies."""
     row.read.update(_COLUMNS)
-    waiting: list[tuple[Mapping[str, Any], Messages]] = [(row.values["prompt"], ())]
+    waiting: list[tuple[Mapping[str, Any], Messages]] = [(_root(row), ())]
     while waiting:  # without recursion: a tree may be deeper than Python's stack
         node, before = waiting.pop()
         asked = (*before, Message("user", _text(row, node)))
@@ -57,6 +60,10 @@ def turns_of_tree(row: Row) -> Iterator[Turn]:
         waiting += [(further, known) for further in reversed(_usable(row, replies[0], "prompter"))]
         if any(not is_blank(reply.get("replies")) for reply in replies[1:]):
             row.ignored.add("what follows replies that are not the best")
+
+
+def _root(row: Row) -> Any:
+    return parsed(row.values.get("prompt"))
 
 
 def _usable(row: Row, node: Mapping[str, Any], role: str) -> Sequence[Mapping[str, Any]]:
