@@ -59,6 +59,17 @@ def test_turns_are_read_behind_their_marks(tmp_path: Path, text: str) -> None:
     assert prompt.messages == found.prompt.messages
 
 
+MORE = {"Gemma": "<start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nOak.\nFir.<end_of_turn>\n",
+        "Zephyr": "<|user|>\nHi</s>\n<|assistant|>\nOak.\nFir.</s>\n"}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [*TEXTS.values(), *MORE.values()], ids=[*TEXTS, *MORE])
+def test_line_breaks_of_windows_do_not_hide_the_marks(tmp_path: Path, text: str) -> None:
+    plain, found = read(tmp_path, text), read(tmp_path, text.replace("\n", "\r\n"))
+    assert plain.prompt.messages and found.prompt.messages == plain.prompt.messages
+    assert found.response == "Oak.\r\nFir."
+
+
 def test_systems_and_inputs_are_kept(tmp_path: Path) -> None:
     told = read(tmp_path, "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nName a tree. [/INST] Elm. </s>")
     assert told.prompt.messages == (Message("system", "Be brief."), Message("user", "Name a tree."))

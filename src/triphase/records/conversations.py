@@ -26,7 +26,8 @@ _ROLES: Mapping[str, Role] = {
     "model": "assistant",
     "bot": "assistant",
 }
-_TURN = re.compile(r"\n\n(Human|Assistant):")
+_TURN = re.compile(r"(?:\r?\n){2}(Human|Assistant):")
+_FIRST_TURN, _ANSWER = re.compile(r"(?:\r?\n){2}Human:"), re.compile(r"(?:\r?\n){2}Assistant:")
 _LATER_TURN = re.compile(r"\n<extra_id_1>(User|Assistant)\n")
 _MARGIN = 64
 _CALLS = ("tool_calls", "function_call", "tool_call_id")
@@ -75,9 +76,7 @@ def is_transcript(value: Any) -> bool:
     """Whether ``value`` is a transcript in the HH-RLHF format; the line breaks before it may have been stripped."""
     if not isinstance(value, str):
         return False
-    return value.startswith("\n\nHuman:") or (
-        value[:_MARGIN].lstrip().startswith("Human:") and "\n\nAssistant:" in value
-    )
+    return bool(_FIRST_TURN.match(value) or (value[:_MARGIN].lstrip().startswith("Human:") and _ANSWER.search(value)))
 
 
 def divided(row: Row, column: str, messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], str]:

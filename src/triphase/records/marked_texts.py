@@ -19,10 +19,10 @@ from triphase.records.lines import Row
 from triphase.records.types import Message
 
 Turns = Iterator[tuple[str, str]]
-_CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.S)
+_CHATML = re.compile(r"<\|im_start\|>(\w+)\r?\n(.*?)(?:<\|im_end\|>|\Z)", re.S)
 _LLAMA_3 = re.compile(r"<\|start_header_id\|>(\w+)<\|end_header_id\|>(.*?)(?:<\|eot_id\|>|\Z)", re.S)
-_GEMMA = re.compile(r"<start_of_turn>(\w+)\n(.*?)(?:<end_of_turn>|\Z)", re.S)
-_ZEPHYR = re.compile(r"<\|(system|user|assistant)\|>\n(.*?)(?:</s>|<\|end\|>|(?=<\|\w+\|>)|\Z)", re.S)
+_GEMMA = re.compile(r"<start_of_turn>(\w+)\r?\n(.*?)(?:<end_of_turn>|\Z)", re.S)
+_ZEPHYR = re.compile(r"<\|(system|user|assistant)\|>\r?\n(.*?)(?:</s>|<\|end\|>|(?=<\|\w+\|>)|\Z)", re.S)
 _GUANACO = re.compile(r"### ?(Human|Assistant|System):")
 _ALPACA = re.compile(r"^### ?(Instruction|Input|Response):[ \t]*\n?", re.M)
 _LLAMA = re.compile(r"(?:<s>\s*)?\[INST\]")
