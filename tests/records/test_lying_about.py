@@ -328,3 +328,17 @@ def test_a_file_of_which_every_line_is_refused_is_not_called_empty(here: Path) -
     (here / "a.jsonl").write_text("nothing\n[1]\n")
     with pytest.raises(DataError, match=r"^a\.jsonl: none of its records can be used$"):
         read_preferences(SourceSettings(path="a.jsonl"), Path(), refused=lambda error: None)
+
+
+@pytest.mark.parametrize(
+    ("more", "unread"),
+    [
+        ({"responses": ["b", "a"], "places": [1, 2], "scores": [1.0, 9.0]}, "scores"),
+        ({"responses": ["b", "a"], "scores": [9.0, 1.0], "generations": ["c", "d"]}, "generations"),
+        ({"generations": ["b", "a"], "ranks": [1, 2], "ratings": [1.0, 9.0]}, "ratings"),
+    ],
+)
+def test_a_second_order_or_list_of_answers_is_named(more: dict[str, Any], unread: str, here: Path) -> None:
+    assert compared(here, {"prompt": "x", **more}) == [("b", "a")]
+    (one,) = stream_preferences(SourceSettings(path="a.jsonl"), Path())
+    assert one.unread == (unread,)

@@ -62,8 +62,7 @@ def unread_columns(row: Row) -> set[str]:
     have = columns_in(row)
     pairs = {name for needed, _ in _PAIRS if needed <= have for name in needed}
     return have - row.read - {
-        *LISTS, *_KEPT, *RATED, *pairs, "models",
-        "generation_models", "data", "annotations", "fields", "status",
+        *_KEPT, *pairs, "models", "generation_models", "data", "annotations", "fields", "status",
     } | row.ignored  # fmt: skip
 
 
@@ -108,6 +107,7 @@ def _objects(row: Row, column: str, items: Sequence[Mapping[str, Any]]) -> Rows:
     """Answers as objects, each with its text, its model, and its rank or rating."""
     texts, models = [], []
     order = _order_of(items)
+    row.read.add(column)
     for n, item in enumerate(items):
         key = _text_key(item)
         if key is None:
@@ -146,6 +146,7 @@ def _places_of(row: Row, column: str, items: Sequence[Mapping[str, Any]], order:
 
 def _side_by_side(row: Row, column: str, texts: Sequence[Any], beside: str) -> Rows:
     """Answers in one list and their ranks or ratings in another."""
+    row.read.update((column, beside))
     given = cells.listed(row, beside, row.values[beside], len(texts))
     if beside in _PLACES_BESIDE:
         places = [None if absent(each) else each for each in given]

@@ -30,6 +30,7 @@ def read_export(row: Row) -> list[tuple[str, Row]] | None:
         return [("rankings", found) for found in _label_studio(row, data, annotations)]
     fields = parsed(row.values.get("fields"))
     if isinstance(fields, Mapping) and "responses" in row.values:
+        row.read.add("responses")
         return [("rankings", found) for found in _argilla(row, fields, _questions(row.values["responses"]))]
     questions = _flat_questions(row, have)
     if questions:
