@@ -342,3 +342,11 @@ def test_a_second_order_or_list_of_answers_is_named(more: dict[str, Any], unread
     assert compared(here, {"prompt": "x", **more}) == [("b", "a")]
     (one,) = stream_preferences(SourceSettings(path="a.jsonl"), Path())
     assert one.unread == (unread,)
+
+
+def test_an_annotation_without_a_ranking_does_not_take_the_others_with_it(here: Path) -> None:
+    undecided = {"result": [{"type": "choices", "value": {"choices": ["unclear"]}}]}
+    task = {"data": {"prompt": "x", "left": "a", "right": "b"}, "annotations": [undecided, SIDES, {"result": []}]}
+    assert compared(here, task) == [("b", "a")]
+    (one,) = stream_preferences(SourceSettings(path="a.jsonl"), Path())
+    assert one.unread == ("annotations without a ranking", "results of type choices")

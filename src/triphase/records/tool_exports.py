@@ -153,6 +153,7 @@ def _plain(name: str) -> str:
 
 
 def _label_studio(row: Row, data: Mapping[str, Any], annotations: Sequence[Any]) -> Iterator[Row]:
+    unranked, ranked = list[str](), False
     for n, annotation in enumerate(_mappings(annotations)):
         if annotation.get("was_cancelled"):
             row.ignored.add("annotations that were canceled")
@@ -169,8 +170,14 @@ def _label_studio(row: Row, data: Mapping[str, Any], annotations: Sequence[Any])
         row.ignored.update(f"results of type {str(each.get('type'))[:40]}" for each, one in read if one is None)
         if not found:
             types = named(sorted({str(each.get("type")) for each in results}))
-            row.refuse(f"annotations[{n}] has no ranking: expected a result of type ranker or pairwise, found {types}")
+            unranked.append(
+                f"annotations[{n}] has no ranking: expected a result of type ranker or pairwise, found {types}"
+            )
+            row.ignored.add("annotations without a ranking")
+        ranked = ranked or bool(found)
         yield from found
+    if unranked and not ranked:
+        row.refuse(unranked[0])
 
 
 def _result(row: Row, data: Mapping[str, Any], result: Mapping[str, Any], values: Mapping[str, Any]) -> Row | None:
