@@ -81,6 +81,36 @@ def test_smaller_passes_give_the_same_results(
         assert phase.state.values.score_scale.count == wide.state.values.score_scale.count > 0
 
 
+@pytest.mark.parametrize("name", ["sft", "ppo"])
+@pytest.mark.parametrize("changed", [False, True], ids=["same setting", "another setting"])
+def test_a_resumed_run_does_not_fail_again(
+    name: str, changed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Unless the setting was changed: then that is what the user wants."""
+    phase, again, lines = PHASES[name](), PHASES[name](), Lines()
+    advance, room, scarce = phase.advance, Scarce(room=25), Scarce(room=10_000 if changed else 25)
+
+    def interrupted(step: int) -> Any:
+        if step == 2:
+            raise KeyboardInterrupt
+        return advance(step)
+
+    monkeypatch.setattr(phase, "advance", interrupted)
+    monkeypatch.setattr(Backbone, "upper", lambda *args, **kwargs: room.upper(*args, **kwargs))
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(phase, LoopOptions(tmp_path, lines, keep=1))
+    assert room.failed > 1
+    if changed:
+        again.settings = again.settings.model_copy(update={"microbatch_tokens": 200})
+    monkeypatch.setattr(Backbone, "upper", lambda *args, **kwargs: scarce.upper(*args, **kwargs))
+    with caplog.at_level(logging.INFO):
+        run_loop(again, LoopOptions(tmp_path, lines, keep=1))
+    assert scarce.passes > 0 and scarce.failed == 0
+    assert again.settings.microbatch_tokens == (200 if changed else phase.settings.microbatch_tokens)
+    assert ("as before the interruption" in caplog.text) is not changed
+    assert len(lines.rows) == again.total_steps
+
+
 def test_a_skipped_step_before_the_lack_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps that are skipped write nothing, so the step begins anew from its own count."""
     ends = []

@@ -23,10 +23,11 @@ HEAD = {"penalty": 0.1, "loss": None, "curve": [[0.1, 0.6]], "reward/heldout_los
 WRITTEN = [
     ({}, PhaseState()),
     ({"finished": "budget", "named": [4]}, PhaseState("budget", [4])),
+    ({"halved": [160, 20]}, PhaseState(halved=[160, 20])),
     ({"kl_coefficient": 0.0}, PPOState(kl_coefficient=0.0)),
     (
         {"kl_coefficient": 0.2, "rollbacks": [7], "named": [3], "score_scale": SCALE},
-        PPOState(None, [3], 0.2, [7], ScoreScale(1.5, None, 8.0, 1.5, 0.0)),
+        PPOState(None, [3], [], 0.2, [7], ScoreScale(1.5, None, 8.0, 1.5, 0.0)),
     ),
     ({}, RewardState()),
     ({"head": {"penalty": 1.0}}, RewardState(head=HeadFit(1.0))),

@@ -64,6 +64,10 @@ class Phase(Protocol):
         """
         return None
 
+    def resume_microbatches(self) -> None:
+        """Take over the halved tokens of a pass from a resumed state, unless the setting was changed since."""
+        return
+
     def judge(self, position: int, metrics: Mapping[str, float]) -> Judged:
         """Which weights the metrics of step ``position`` (from 1) judge, and how good they are; higher is better."""
         return None
@@ -132,6 +136,8 @@ def run_loop(phase: Phase, options: LoopOptions) -> None:
             options.save(state)
         elif strategy.world == 1:
             start = UnsavedStart(state, options.directory)
+    else:
+        phase.resume_microbatches()
     options.metrics.truncate_after(state.position)
     if strategy.world > 1:
         strategy.require_same("the trained weights at the start of a phase", state.updater.digest())
@@ -184,7 +190,7 @@ def _advanced(phase: Phase, options: LoopOptions, start: UnsavedStart | None) ->
             most = phase.halve_microbatches()
             if most is None:
                 raise
-            failed = error if updater.begun != begun else None
+            failed, halved = error if updater.begun != begun else None, state.values.halved
         updater.discard()
         updater.step_count, updater.skipped_in_a_row = counted
         state.values = values
@@ -192,6 +198,7 @@ def _advanced(phase: Phase, options: LoopOptions, start: UnsavedStart | None) ->
             if start is None:
                 raise failed
             start.restore(state)
+        state.values.halved = halved
         options.metrics.truncate_after(state.position)
         _log.warning(
             "not enough memory: passes of at most %d tokens from step %d on (changes rounding "

@@ -35,10 +35,12 @@ class PhaseState:
     Attributes:
         finished: why the phase ended before its last step; None if it did not.
         named: the steps that a message names or may name; their checkpoints stay.
+        halved: the maximum tokens of a pass as set, and as halved after out-of-memory errors; empty without one.
     """
 
     finished: str | None = None
     named: list[int] = field(default_factory=list)
+    halved: list[int] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The values by name, as stored in a checkpoint: those that are not set yet are left out."""
