@@ -12,6 +12,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from triphase.datacheck.first_look import first_look
 from triphase.errors import DataError
 from triphase.labeling.exchange.importing import import_file
 from triphase.records.paths import is_file_name
@@ -350,3 +351,24 @@ def test_an_annotation_without_a_ranking_does_not_take_the_others_with_it(here: 
     assert compared(here, task) == [("b", "a")]
     (one,) = stream_preferences(SourceSettings(path="a.jsonl"), Path())
     assert one.unread == ("annotations without a ranking", "results of type choices")
+
+
+def test_the_first_rated_answer_may_lack_its_rating(here: Path) -> None:
+    ratings = (None, 3, 1)
+    rows = [{"prompt": "x", "response": f"r{n}", "helpfulness": rating} for n, rating in enumerate(ratings)]
+    (here / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    refused: list[DataError] = []
+    (one,) = read_preferences(SourceSettings(path="a.jsonl"), Path(), refused=refused.append)
+    assert (one.chosen, one.rejected) == ("r1", "r2")
+    assert [str(error) for error in refused] == [
+        "a.jsonl:1: no prompt, answer or rating (helpfulness, rating, score), where the other rows are rated answers"
+    ]
+    assert first_look("a.jsonl", {}).role == "preferences"
+
+
+def test_the_role_is_that_of_most_records_not_of_the_first(here: Path) -> None:
+    vote = {"prompt": "x", "response_a": "a", "response_b": "b", "winner": "a"}
+    rows = [{**vote, "winner": None}, vote, vote]
+    (here / "a.jsonl").write_text("{damaged\n" + "".join(f"{json.dumps(row)}\n" for row in rows))
+    look = first_look("a.jsonl", {})
+    assert (look.role, look.seen, len(look.refused)) == ("preferences", 2, 2)

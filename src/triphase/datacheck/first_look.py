@@ -75,15 +75,11 @@ def first_look(
     elif is_saved_table(Path(path)):
         given |= {"split": split}
     source = _with_its_columns(SourceSettings.model_validate(given))
-    first = next(read_rows(source, Path()), None)
-    if first is None:
-        raise DataError(f"{shown(path)}: contains no records")
-    roles = (role,) if role is not None else tuple(each for each in ROLES if form_named(first, each) is not None)
-    if not roles:
-        raise DataError(_unknown(first))
-    if len(roles) > 1 and is_rated(first) and _asks_once(source):
-        roles = roles[1:]  # one rated answer to each prompt: nothing is compared
-    chosen, refused = roles[0], list[DataError]()
+    refused = list[DataError]()
+    rows = list(read_rows(source, Path(), refused.append))
+    if not rows:
+        raise refused[0] if refused else DataError(f"{shown(path)}: contains no records")
+    chosen, refused = role or _role_of(rows), []
     try:
         items = list(_STREAMS[chosen](source, Path(), refused=refused.append))
     except DataError as error:
@@ -100,9 +96,25 @@ def first_look(
     )
 
 
-def _asks_once(source: SourceSettings) -> bool:
-    """Whether no two of the first rows have the same prompt."""
-    asked = [str(row.values.get("prompt")) for row in read_rows(source, Path())]
+def _role_of(rows: Sequence[Row]) -> str:
+    """The role of most rows.
+
+    Raises:
+        DataError: none has a known format.
+    """
+    fitting = Counter(tuple(role for role in ROLES if form_named(row, role) is not None) for row in rows)
+    fitting.pop((), None)
+    if not fitting:
+        raise DataError(_unknown(rows[0]))
+    ((roles, _),) = fitting.most_common(1)
+    if len(roles) > 1 and any(map(is_rated, rows)) and _asks_once(rows):
+        roles = roles[1:]  # one rated answer to each prompt: nothing is compared
+    return roles[0]
+
+
+def _asks_once(rows: Sequence[Row]) -> bool:
+    """Whether no two rows have the same prompt."""
+    asked = [str(row.values.get("prompt")) for row in rows]
     return len(set(asked)) == len(asked)
 
 

@@ -15,7 +15,7 @@ from triphase.datacheck.hashes import distinct
 from triphase.datacheck.source_survey import Examine, Refused, Seen, SourceSurvey, survey_source
 from triphase.errors import DataError
 from triphase.records.lines import Part, RecordError
-from triphase.records.rated_rows import is_rated
+from triphase.records.rated_rows import begins_rated
 from triphase.records.source_rows import read_rows
 from triphase.records.trees import is_tree
 from triphase.settings.data import SourceSettings
@@ -72,7 +72,7 @@ def _spans_lines(source: SourceSettings, blank: Blank) -> bool:
         first = next(read_rows(source, Path()), None)
     except DataError:
         return False
-    return first is not None and (is_tree(first) or (is_rated(first) and blank().role == "preferences"))
+    return first is not None and (is_tree(first) or (begins_rated(first) and blank().role == "preferences"))
 
 
 def _survey_part(part: Part) -> _Found:

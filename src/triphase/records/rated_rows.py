@@ -19,7 +19,7 @@ _ANSWERS = ("response", "completion", "answer", "output")
 _COMPARED = {"chosen", "rejected", "responses"}
 _IN_COMMON = ("prompt", "system", "system_prompt", "history", "labeler")
 _GREATEST = 1e11
-_NOT_RATED = f"no prompt, answer or rating ({', '.join(_RATINGS)}), where the rows before are rated answers"
+_NOT_RATED = f"no prompt, answer or rating ({', '.join(_RATINGS)}), where the other rows are rated answers"
 JOINED = "helpfulness"
 """The column of a joined ranking that has the ratings of its responses."""
 
@@ -27,6 +27,13 @@ JOINED = "helpfulness"
 def is_rated(row: Row) -> bool:
     """Whether a row has a prompt, one answer and its rating."""
     return _columns(row) is not None
+
+
+def begins_rated(row: Row) -> bool:
+    """Whether the rows that begin with this one are rated answers, of which the first may lack its rating."""
+    have = columns_in(row)
+    lacks_rating = "prompt" in have and bool(have & set(_ANSWERS)) and not row.values.keys().isdisjoint(_RATINGS)
+    return is_rated(row) or (lacks_rating and not have & _COMPARED)
 
 
 def _columns(row: Row) -> tuple[str, str] | None:
@@ -40,7 +47,7 @@ def _columns(row: Row) -> tuple[str, str] | None:
 
 
 def ranked_together(rows: Iterator[Row], refused: RefuseRow) -> Iterator[Row]:
-    """``rows`` unchanged; or rankings, one for each prompt, if the first one has a rated answer.
+    """``rows`` unchanged; or rankings, one for each prompt, if they are rated answers.
 
     A prompt with a single answer is refused, since nothing is compared.
     """
@@ -48,7 +55,7 @@ def ranked_together(rows: Iterator[Row], refused: RefuseRow) -> Iterator[Row]:
     if first is None:
         return
     rows = chain([first], rows)
-    yield from _rankings(rows, refused) if is_rated(first) else rows
+    yield from _rankings(rows, refused) if begins_rated(first) else rows
 
 
 def _rankings(rows: Iterator[Row], refused: RefuseRow) -> Iterator[Row]:

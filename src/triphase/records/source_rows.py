@@ -31,7 +31,7 @@ from triphase.records.paths import (
     other_files,
     shown,
 )
-from triphase.records.rated_rows import is_rated, ranked_together
+from triphase.records.rated_rows import begins_rated, ranked_together
 from triphase.settings.data import SourceSettings
 
 _SHOWN = 5
@@ -58,7 +58,7 @@ def read_rows(
     if are_compared and columns:  # rated answers are recognized, and joined, by our names
         first = list(islice(rows, 1))
         rows = chain(first, rows)
-        if first and is_rated(next(_renamed(iter(first), columns, name))):
+        if first and begins_rated(next(_renamed(iter(first), columns, name))):
             rows, columns = _renamed(rows, columns, name), {}
     if are_compared:
         rows = ranked_together(rows, refused)
