@@ -221,7 +221,7 @@ REASONS: dict[str, str] = {
         planning.machine: *
         planning.plan: traceable
         runs.best_checkpoint: read_choice step_of
-        runs.branching: make_branch _require_phases _whole _require_unchanged
+        runs.branching: make_branch _known_phases _whole _require_unchanged
         runs.checkpoint_selection: choose_best _candidate
         runs.checkpoints: require_checkpoint load_policy_at
         runs.impact: require_ppo require_program

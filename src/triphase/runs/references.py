@@ -7,7 +7,6 @@ from triphase.errors import DataError
 from triphase.models.roles import SharedModel
 from triphase.phases.sampling import sample_responses
 from triphase.records.types import Prompt, Response
-from triphase.runs.counting import counting
 from triphase.runs.session import Run
 from triphase.tokens.encoding import Encoded, encode_answer, encode_prompt
 
@@ -34,7 +33,12 @@ def reference_samples(run: Run, shared: SharedModel) -> list[Encoded]:
     if not each:
         chosen = list(prompts.values())[:wanted]
         count = max(1, wanted // len(chosen))
-        with counting(run, "samples for calibration", len(chosen) * count, unit="responses") as finished:
+        with run.progress.track("samples for calibration", len(chosen) * count, unit="responses") as track:
+
+            def finished(number: int) -> None:
+                track.advance(number)
+                run.raise_if_stop_requested()
+
             found = sample_responses(
                 shared,
                 chosen,

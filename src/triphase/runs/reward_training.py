@@ -19,7 +19,6 @@ from triphase.phases.two_heads import TWO_HEADS, TwoHeadPhase
 from triphase.records.files import write_json, write_json_lines
 from triphase.records.types import Comparison, Pair, RankedGroup
 from triphase.rewards.model import score_samples
-from triphase.runs.counting import counting
 from triphase.runs.empty_responses import usable_groups
 from triphase.runs.loop_options import kept
 from triphase.runs.references import reference_samples
@@ -77,20 +76,22 @@ def run_reward(run: Run) -> None:
         told: dict[str, Any] = {"witness": None}
         phase, members = _trained(run, shared, halves[0], told)
         references, limit = reference_samples(run, shared), settings.reward.tokens_at_once
-        with counting(run, "scores for calibration", len(references), unit="responses") as scored:
+        with run.progress.track("scores for calibration", len(references), unit="responses") as track:
             if len(members) == 1:
-                calibration = calibrate(shared, references, max_tokens=limit, on_scored=scored)
+                calibration = calibrate(shared, references, max_tokens=limit, on_scored=track.advance)
             else:
                 ensemble = settings.reward.ensemble
-                calibration = join_members(shared, members, ensemble, references, max_tokens=limit, on_scored=scored)
+                calibration = join_members(
+                    shared, members, ensemble, references, max_tokens=limit, on_scored=track.advance
+                )
         if settings.reward.length == "residual":
             calibration = _without_length(run, phase, references, calibration)
         scores = [found.tolist() for found in phase.scores_of(phase.heldout, shared.scores)]
         phase.close()
         if halves[1] is not None:
             shared.witness = _witness(run, shared, halves[1], told)
-            with counting(run, "scores of the witness", len(references), unit="responses") as scored:
-                calibrate(shared, references, max_tokens=limit, member=shared.witness, on_scored=scored)
+            with run.progress.track("scores of the witness", len(references), unit="responses") as track:
+                calibrate(shared, references, max_tokens=limit, member=shared.witness, on_scored=track.advance)
         write_json_lines(run.part("reward", "heldout.jsonl"), heldout_lines(heldout, scores, votes))
         write_json_lines(run.part("reward", "hard.jsonl"), hard_lines(heldout, scores, votes))
         write_json(run.part("reward", "head.json"), phase.head_summary())
