@@ -262,7 +262,7 @@ def _shared(shape: str, layers: str, device: torch.device, quantization: str | N
     )
     for name in (REFERENCE, REWARD):
         shared.adapters.add(name)
-    shared.template.end_id = NEVER  # responses as long as they may be
+    shared.template.ends = (NEVER,)  # responses as long as they may be
     return shared
 
 

@@ -100,7 +100,7 @@ def _measured(phase: str, settings: RunSettings) -> dict[str, Any]:
     name = settings.model.name
     path = str(model_directory(name)) if name.startswith("embedded:") else name
     shared = SharedModel(load_model(settings.model.model_copy(update={"name": path})), settings.adapters, seed=0)
-    shared.template.end_id = -1  # responses as long as they may be
+    shared.template.ends = (-1,)  # responses as long as they may be
     base = sum(value.nbytes for key, value in shared.backbone.model.named_parameters() if ".lora_" not in key)
     rates = measure_rates(shared.backbone.model.config, shared.backbone.dtype, shared.device, rows=32)
     load_code()

@@ -23,7 +23,7 @@ def main() -> None:
     shared = SharedModel(load_model(model), AdapterSettings(layers=10, rank=16), seed=0)
     shared.adapters.add(POLICY)
     # Responses are always as long as they may be.
-    shared.template.end_id = NEVER
+    shared.template.ends = (NEVER,)
     generator = LocalGenerator(shared, adapter=POLICY, batch_size=options.batch)
     requests = [Request(tuple(prompt), seed) for seed, prompt in enumerate(random_prompts(options.batch))]
 

@@ -93,7 +93,7 @@ def shared_model(layers: str, dtype: str) -> SharedModel:
     shared.adapters.add(REFERENCE)
     shared.adapters.add(REWARD)
     # Responses are always as long as they may be, as the peer's are.
-    shared.template.end_id = NEVER
+    shared.template.ends = (NEVER,)
     return shared
 
 

@@ -150,7 +150,7 @@ def _model(width: int, adapted: int) -> SharedModel:
     shared = SharedModel(loaded, AdapterSettings(layers=adapted), seed=0)
     for name in (REFERENCE, REWARD):
         shared.adapters.add(name)
-    shared.template.end_id = -1  # responses are as long as they may be
+    shared.template.ends = (-1,)  # responses are as long as they may be
     return shared
 
 

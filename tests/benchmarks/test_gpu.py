@@ -12,8 +12,11 @@ import pytest
 import torch
 
 from benchmarks import gpu, gpu_peer
+from triphase.models.roles import REFERENCE
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.sft import SupervisedPhase
+from triphase.rollouts.decoding import LocalGenerator
+from triphase.rollouts.types import Request
 from triphase.settings.phases import SupervisedSettings
 from triphase.tokens.encoding import Encoded
 
@@ -46,6 +49,13 @@ def test_the_tiny_shape_gives_a_table_and_one_line(
     assert found["rows"].pop([row["what"] for row in found["rows"]].index("trl ppo"))["error"]
     assert all(row["value"] > 0 and row["floor_share"] > 0 for row in found["rows"])
     assert set(rows["ppo"]["parts"]) == {"generation", "scoring", "update"} and rows["ppo"]["planned_gb"] > 0
+
+
+def test_responses_are_as_long_as_the_table_counts_them() -> None:
+    shared = gpu._shared("tiny", "third", torch.device("cpu"))
+    generator = LocalGenerator(shared, adapter=REFERENCE, batch_size=64)
+    asked = [Request((5, 6), number) for number in range(64)]
+    assert {len(each.ids) for each in generator.generate(asked, temperature=1.0, max_response_tokens=40)} == {40}
 
 
 def test_a_part_that_would_end_too_late_is_left_out() -> None:

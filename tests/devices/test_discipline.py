@@ -19,15 +19,15 @@ WAITS = {
     "sft-full": 7,
     "reward": 4,
     "sampling": 26,
-    "ppo": 69,
+    "ppo": 67,
     "ppo-groups": 57,
     "ppo-rloo": 56,
     "ppo-grpo": 56,
-    "ppo-reinforce": 67,
-    "ppo-critic": 75,
-    "ppo-quantized": 69,
+    "ppo-reinforce": 65,
+    "ppo-critic": 73,
+    "ppo-quantized": 67,
     "ppo-full": 130,  # of a model of its own: how it writes is compared with the full pass once
-    "ensemble": 75,
+    "ensemble": 73,
     "evaluation": 8,
 }
 # Of the updates: one a minibatch for its figures, one at the first for the ratio, and transformers' look in each pass

@@ -141,7 +141,7 @@ def test_iterations_of_ppo_are_the_same_with_and_without_capture() -> None:
 
 
 def test_passes_that_the_plan_chose_fit_the_card(tmp_path: Path) -> None:
-    """And are named before training; the peak of the card is within what they were planned with."""
+    """And are named before training; no pass is halved."""
     configuration = tmp_path / "tiny.yaml"
     made = demo_settings(tiny=True, output=str(tmp_path))
     automatic = {part: getattr(made, part).model_copy(update={"microbatch_tokens": "auto"}) for part in ("sft", "ppo")}
