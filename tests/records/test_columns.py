@@ -296,8 +296,18 @@ def test_answers_that_were_not_wanted_are_no_demonstrations(here: Path, label: A
     ("read", "row", "advice"),
     [
         (read_preferences, {"prompt": "a", "completion": "b", "label": True}, "single judged answers (KTO)"),
-        (read_preferences, {"instruction": "a", "completions": [{"response": "b"}]}, "need a rank or a rating"),
-        (read_preferences, {"prompt": "a", "answers": [{"answer": "b", "rank": 1}]}, "need a rank or a rating"),
+        (read_preferences, {"instruction": "a", "completions": ["b", "c"]}, "need a rank or a rating"),
+        (
+            read_preferences,
+            {"instruction": "a", "completions": [{"response": "b", "rating": 1}]},
+            "completions has 1 answer, and a ranking at least two: leave such records out",
+        ),
+        (read_preferences, {"instruction": "a", "completions": []}, "completions has no answer, and a ranking"),
+        (
+            read_preferences,
+            {"prompt": "a", "answers": [{"answer": "b", "rank": 1}]},
+            "answers has 1 answer, and a ranking",
+        ),
         (read_preferences, {"prompt": "a", "response_0": "b", "response_1": "c"}, "better_response_id: 0 or 1"),
         (read_preferences, {"prompt": "a", "completion": "b"}, "data.demonstrations"),
         (read_preferences, {"prompt": "a", "chosen": "b", "rejcted": "c"}, "rename rejcted to rejected?"),

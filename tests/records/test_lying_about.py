@@ -372,3 +372,12 @@ def test_the_role_is_that_of_most_records_not_of_the_first(here: Path) -> None:
     (here / "a.jsonl").write_text("{damaged\n" + "".join(f"{json.dumps(row)}\n" for row in rows))
     look = first_look("a.jsonl", {})
     assert (look.role, look.seen, len(look.refused)) == ("preferences", 2, 2)
+
+
+def test_a_column_of_turns_is_offered_as_conversations_and_a_single_one_once(here: Path) -> None:
+    turns = [{"from": "human", "value": "x"}, {"from": "gpt", "value": "a"}]
+    for row, mapping in (({"talk": turns}, "conversations=talk"), ({"joke": "x"}, "prompt=joke")):
+        (here / "a.jsonl").write_text(json.dumps(row) + "\n")
+        with pytest.raises(DataError, match=f"--columns {mapping}$"):
+            first_look("a.jsonl", {})
+        assert first_look("a.jsonl", dict([mapping.split("=")])).seen == 1

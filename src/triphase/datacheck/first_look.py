@@ -9,6 +9,7 @@ from typing import Any
 
 from triphase.errors import DataError
 from triphase.records.cells import columns_in
+from triphase.records.conversations import turns_of
 from triphase.records.forms import form_named, form_of, read_as
 from triphase.records.lines import Row
 from triphase.records.paths import is_file_name, is_saved_table, shown
@@ -153,12 +154,24 @@ def _unknown(row: Row) -> str:
     pairs = [f"{ours}={theirs}" for theirs, ours in near.items() if ours != theirs]
     longest = sorted(have, key=lambda name: -len(str(row.values[name])))[:2]
     texts = [name for name in have if name in longest]
+    if not pairs:
+        turns = next((name for name in have if _holds_turns(row, name)), None)
+        pairs = (
+            [f"conversations={turns}"] if turns is not None else [f"prompt={name}" for name in texts if len(texts) == 1]
+        )
     example = (
         ",".join(pairs) or f"prompt={texts[0] if texts else 'COLUMN'},completion={texts[-1] if texts else 'COLUMN'}"
     )
     return (
         f"{row.file}: the columns {', '.join(have)[:200] or 'none'} match no known format "
         f"(docs/data.md); map them: --columns {example}{_header(row)}"
+    )
+
+
+def _holds_turns(row: Row, name: str) -> bool:
+    turns = turns_of(row, name, row.values[name])
+    return isinstance(turns, list) and any(
+        isinstance(turn, Mapping) and turn.keys() & {"role", "from"} for turn in turns
     )
 
 

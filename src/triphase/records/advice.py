@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Literal, NoReturn
 
+from triphase.records.cells import parsed
+from triphase.records.foreign import LISTS
 from triphase.records.lines import Row, is_blank
 
 Purpose = Literal["demonstrations", "prompts", "preferences"]
@@ -104,11 +106,24 @@ def _shape(row: Row, purpose: Purpose) -> str:
     have = {str(column) for column, value in row.values.items() if not is_blank(value)}
     if purpose == "preferences" and have & {"chosen", "rejected"}:
         return ""
+    if purpose == "preferences" and (few := _too_few(row)):
+        return few
     if purpose == "preferences" and have & _RATINGS and have & _ANSWERS and (asked := have & _QUESTIONS):
         return f"; answers with a rating each are compared if their prompt is in prompt: rename {min(asked)} to prompt"
     if purpose == "demonstrations" and isinstance(row.values.get("label"), str):
         return "; label holds text: rename it to completion"
     return next((f"; {words}" for columns, words in _KNOWN[purpose] if columns <= have), "")
+
+
+def _too_few(row: Row) -> str:
+    for name in LISTS:
+        value = parsed(row.values.get(name))
+        if isinstance(value, list) and len(value) < 2:
+            return (
+                f"; {name} has {len(value) or 'no'} answer, and a ranking at least two: leave such records out "
+                "(data.on_bad_record: drop)"
+            )
+    return ""
 
 
 def require_wanted(row: Row) -> None:
