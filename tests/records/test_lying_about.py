@@ -381,3 +381,9 @@ def test_a_column_of_turns_is_offered_as_conversations_and_a_single_one_once(her
         with pytest.raises(DataError, match=f"--columns {mapping}$"):
             first_look("a.jsonl", {})
         assert first_look("a.jsonl", dict([mapping.split("=")])).seen == 1
+
+
+def test_messages_with_from_and_value_are_recognized(here: Path) -> None:
+    turns = [{"from": "human", "value": "x"}, {"from": "gpt", "value": "a"}]
+    (here / "a.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    assert first_look("a.jsonl", {}).role == "demonstrations"

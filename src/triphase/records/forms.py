@@ -52,10 +52,15 @@ def _any_of(first: str, *others: str) -> Fits:
     return lambda row, have: first in have and bool(have & set(others))
 
 
-def _holds_turns(column: str, key: str) -> Fits:
+def _holds_turns(column: str, *keys: str) -> Fits:
     def fits(row: Row, have: set[str]) -> bool:
         turns = turns_of(row, column, row.values.get(column)) if column in have else None
-        return isinstance(turns, list) and bool(turns) and isinstance(turns[0], Mapping) and key in turns[0]
+        return (
+            isinstance(turns, list)
+            and bool(turns)
+            and isinstance(turns[0], Mapping)
+            and bool(turns[0].keys() & set(keys))
+        )
 
     return fits
 
@@ -173,7 +178,7 @@ FORMS: tuple[Form, ...] = (
     Form("TRL preferences, the prompt implicit", ("preferences",), _has("chosen", "rejected"),
          {"chosen": _TOLD, "rejected": _OTHER}),
     # Answers
-    Form("messages (TRL, OpenAI)", _PAIRED, _holds_turns("messages", "role"), {"messages": _TOLD}, plain=True),
+    Form("messages (TRL, OpenAI)", _PAIRED, _holds_turns("messages", "role", "from"), {"messages": _TOLD}, plain=True),
     Form("ShareGPT conversations", _PAIRED, _holds_turns("conversations", "from"),
          {"system": "Be brief.", "conversations": [{"from": "human", "value": "Name a tree."},
                                                    {"from": "gpt", "value": "An elm."}]}),
