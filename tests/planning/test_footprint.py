@@ -64,7 +64,7 @@ def run_settings(**changes: Any) -> RunSettings:
 
 def model(adapted: int | str = 3) -> SharedModel:
     shared = shared_model("llama", adapted=adapted, layers=LAYERS, **SIZES)
-    shared.template.end_id = -1
+    shared.template.ends = (-1,)
     return shared
 
 
@@ -199,7 +199,7 @@ def test_an_iteration_of_ppo_with_full_weights() -> None:
     for name in (REFERENCE, REWARD):
         shared.adapters.add(name)
     policy = policy_for(shared, "full")
-    policy.model.template.end_id = -1
+    policy.model.template.ends = (-1,)
     prompts = [Prompt(str(n), (Message("user", "x"),)) for n in range(64)]
     ids = [tokens(PROMPT, n) for n in range(64)]
     generator = LocalGenerator(policy.model, adapter=policy.adapter, batch_size=32)
