@@ -131,3 +131,9 @@ def test_without_a_bound_it_is_that_of_the_device_of_the_run(
     found = microbatches(sizes, max_tokens=None, on_card=on_card)
     assert max(len(group) for group in found) == most // 32
     assert found == microbatches(sizes, max_tokens=most, on_card=on_card)
+
+
+def test_a_pass_costs_more_padding_on_a_gpu_than_on_a_cpu() -> None:
+    """Two rows of 10 and 100 tokens: one pass has 90 tokens of padding, two have none."""
+    assert len(microbatches([10, 100], max_tokens=1000, on_card=False)) == 2
+    assert microbatches([10, 100], max_tokens=1000, on_card=True) == [[0, 1]]
