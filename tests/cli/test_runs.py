@@ -145,7 +145,7 @@ def test_the_scores_of_a_file_are_those_of_the_reward_model(folder: Path, capsys
     assert cut["score_rejected"] == pytest.approx(model.score(["elm"], ["rain"], finished=[False])[0], abs=1e-5)
     assert cut["score_rejected"] != pytest.approx(model.score(["elm"], ["rain"])[0], abs=1e-3)
     right = 1 + (cut["score_chosen"] > cut["score_rejected"])
-    assert f"3 comparisons; correct on {right / 3:.1%}" in said
+    assert f"3 comparisons; correct on {100 * right / 3:.0f} %" in said
 
 
 def test_the_interval_of_comparisons_is_over_prompts() -> None:
@@ -165,7 +165,7 @@ def test_equal_scores_of_a_comparison_are_half_right(tmp_path: Path, capsys: pyt
         {"prompt": "fir", "chosen": "rain", "rejected": "sun"},
     ]
     _, said = score(tmp_path / "runs" / "small", lines(tmp_path / "pairs.jsonl", *pairs), capsys)
-    assert "2 comparisons; correct on 75.0%" in said
+    assert "2 comparisons; correct on 75 %" in said
 
 
 def test_what_a_scoring_function_is_given_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,7 +233,7 @@ def _count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         {"prompt": "oak", "chosen": "mud", "rejected": "a"},
     ]
     (_, without), said = score(tmp_path / "runs" / "small", lines(tmp_path / "pairs.jsonl", *pairs), capsys)
-    assert without["score"] is None and "1 comparisons; correct on 100.0%" in said
+    assert without["score"] is None and "1 comparison; correct on 100 %" in said
     table = pytest.importorskip("pyarrow").Table.from_pylist(
         [{"prompt": "oak", "response": "sun", "weight": float("nan"), "more": [float("inf"), 1.0]}]
     )

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from triphase.cli import deferred
 from triphase.errors import SettingsError
+from triphase.monitoring.wording import percent
 from triphase.records.visible import visible
 from triphase.reports.comparison import ComparisonFindings, CriterionFindings
 from triphase.reports.comparison_page import (
@@ -99,8 +100,8 @@ def _print(found: ComparisonFindings, directory: Path) -> None:
             _print_people(wide, criterion, directory)
         elif judgment is not None and judgment.first is not None and judgment.consistent is not None:
             wide.print(
-                f"the first response was preferred in {judgment.first:.0%} of the verdicts; {judgment.consistent:.0%} "
-                "of the pairs had the same verdict in both orders"
+                f"the first response was preferred in {percent(judgment.first)} of the verdicts; "
+                f"{percent(judgment.consistent)} of the pairs had the same verdict in both orders"
             )
     wide.print()
     asked = found.asked

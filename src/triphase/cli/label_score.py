@@ -13,6 +13,7 @@ from triphase.cli.label import opened, say, settings_of_store
 from triphase.errors import RunError
 from triphase.labeling.work import audit, item_plan
 from triphase.labeling.work.invitations import OPERATOR
+from triphase.monitoring.wording import percent
 from triphase.settings.phase_names import REWARD
 from triphase.training.artifacts import has_left
 
@@ -54,5 +55,5 @@ def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None
             )  # fmt: skip
     say(
         f"{waiting} items that nobody has started are reordered: the least certain first, "
-        f"{settings.random_share:.0%} of them at random (labeling.random_share)."
+        f"{percent(settings.random_share)} of them at random (labeling.random_share)."
     )

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from triphase.cli import deferred
 from triphase.cli.arguments import RunPath, require_run
 from triphase.errors import RunError
-from triphase.monitoring.wording import counted
+from triphase.monitoring.wording import counted, percent
 from triphase.records.files import atomic_file, disk_errors
 from triphase.records.visible import visible_json
 
@@ -48,8 +48,11 @@ def score(
                 out.write(visible_json(_in_json(row), default=str).encode() + b"\n")
     accuracy = found.accuracy
     if accuracy is not None:
-        bounds = "" if accuracy.low is None else f" (95 % interval {accuracy.low:.0%} to {accuracy.high:.0%})"
-        print(f"{found.comparisons} comparisons; correct on {accuracy.value:.1%}{bounds}", file=sys.stderr)
+        bounds = (
+            "" if accuracy.low is None else f" (95 % interval {100 * accuracy.low:.0f} to {percent(accuracy.high)})"
+        )
+        scored = counted(found.comparisons, "comparison")
+        print(f"{scored}; correct on {percent(accuracy.value)}{bounds}", file=sys.stderr)
     if found.scores:
         scored, mean = counted(len(found.scores), "response"), statistics.fmean(found.scores)
         print(f"{scored}; mean score {mean:.3f}", file=sys.stderr)

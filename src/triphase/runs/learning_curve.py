@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from triphase.batches.order import permutation
 from triphase.models.members import RewardMember
+from triphase.monitoring.wording import percent
 from triphase.phases.reward_member import Member
 from triphase.records.files import remove_directory, write_json_lines
 from triphase.reports.learning_curve import CurvePoint, curve_sentences
@@ -55,7 +56,7 @@ def _point(run: Run, rankings: Rankings, held: HeldOut, share: float, prompts: i
     settings = run.settings.reward.model_copy(update={"ensemble": EnsembleSettings(), "witness": False})
     member = Member(RewardMember(_ADAPTER, shared.fresh_score_head(seed)))
     phase = phase_of(run, shared, rankings, settings, member)
-    figures = train(run, phase, f"reward/{_folder(share)}", f"reward model on {share:.0%} of the prompts")
+    figures = train(run, phase, f"reward/{_folder(share)}", f"reward model on {percent(share)} of the prompts")
     scores = [found.tolist() for found in phase.scores_of(phase.heldout)]
     phase.close()
     shared.adapters.remove(_ADAPTER)
