@@ -91,6 +91,11 @@ def test_unknown_words_are_named(mistake: Callable[..., str]) -> None:
     assert "--discont" in mistake("explain", "--discont", "1")
     assert mistake("explain", "--discount", "x").endswith("see triphase explain --help")
     assert "CONFIG" in mistake("run")
+    remedy = "put quotes around a name with spaces; see triphase"
+    assert mistake("score", "runs/my", "my", "file.jsonl") == (
+        f"file.jsonl: is one word too many; {remedy} score --help"
+    )
+    assert mistake("label", "stats", "a", "b", "c") == f"b c: are too many words; {remedy} label stats --help"
 
 
 def test_mistakes_in_settings(mistake: Callable[..., str], config: Path) -> None:

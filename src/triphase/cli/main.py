@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from triphase import __version__
 from triphase.cli.examples import examples_of
@@ -167,7 +167,7 @@ def _run(given: Sequence[str]) -> int:
             code = application()(given, exit_on_error=False, print_error=False, result_action="return_value")
         return code if isinstance(code, int) else DONE
     except CycloptsError as error:
-        return _mistake(f"{str(error).rstrip('.')}; see triphase {_subcommand(given)}--help")
+        return _mistake(f"{_usage(error)}; see triphase {_subcommand(given)}--help")
     except WaitingForPeople as error:
         print(_one_line(str(error)), file=sys.stderr)
         return WAITING
@@ -186,6 +186,14 @@ def _run(given: Sequence[str]) -> int:
             said = f"stopped; finished work is kept. To continue: {without_secrets(command)}"
             print(visible(said), file=sys.stderr)
         return INTERRUPTED
+
+
+def _usage(error: CycloptsError) -> str:
+    """What is wrong with the words of a command line."""
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        many = "is one word too many" if len(error.unused_tokens) == 1 else "are too many words"
+        return f"{shlex.join(error.unused_tokens)}: {many}; put quotes around a name with spaces"
+    return str(error).rstrip(".")
 
 
 def _with_new_name(word: str) -> str:
