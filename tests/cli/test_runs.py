@@ -245,6 +245,15 @@ def _count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(to.read_text().splitlines()[0])["half"] == "\ud800"
 
 
+def test_answers_that_are_not_to_be_learned_are_scored(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = [{"role": "user", "content": "oak elm"}, {"role": "assistant", "content": "sun", "weight": 0}]
+    rows = [{"prompt": "oak elm", "completion": "sun", "label": label} for label in (True, False, 1, 0)]
+    marked = lines(folder / "marked.jsonl", *rows, {"messages": turns}, {"prompt": "oak elm", "completion": turns[1:]})
+    found, said = score(folder / "runs" / "first", marked, capsys)
+    assert "6 responses; mean score" in said
+    assert [row["score"] for row in found] == pytest.approx([found[0]["score"]] * 6, abs=1e-5)
+
+
 def test_scores_go_to_a_new_file_and_what_cannot_be_scored_is_said(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -288,8 +288,17 @@ def test_answers_that_were_not_wanted_are_no_demonstrations(here: Path, label: A
     row = {"prompt": "Why?", "completion": "No.", "label": label}
     assert "label is false: this answer is undesirable" in why(here, read_demonstrations, row)
     assert shown(here, {**row, "label": True})[1] == "No."
-    [item] = stream_demonstrations(written(here / "d.jsonl", {**row, "label": 0}), here)
-    assert item.unread == ("label",)
+
+
+@pytest.mark.parametrize("label", [0, "0", "0.0"])
+def test_a_label_of_zero_may_mean_that_nobody_wants_the_answer(here: Path, label: Any) -> None:
+    row = {"prompt": "Why?", "completion": "No.", "label": label}
+    assert "if that marks an undesirable answer (KTO), leave such records out" in why(here, read_demonstrations, row)
+    source = written(here / "d.jsonl", row, {**row, "label": 1})
+    kinds = [each.kind for each in read_demonstrations(source.model_copy(update={"columns": {"kind": "label"}}), here)]
+    assert kinds == [str(label), "1"]
+    [wanted] = stream_demonstrations(source, here, refused=lambda error: None)
+    assert wanted.unread == ("label",)  # 1 may be a rating
 
 
 @pytest.mark.parametrize(

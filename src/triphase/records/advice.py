@@ -127,13 +127,21 @@ def _too_few(row: Row) -> str:
 
 
 def require_wanted(row: Row) -> None:
-    """Refuse a demonstration that is marked as undesirable: ``label`` false, as in KTO data."""
+    """Refuse a demonstration that is marked as undesirable: ``label`` false, as in KTO data, or 0.
+
+    A 0 may also be a class or a rating. Learning what nobody wants is the worse mistake, so it is refused too.
+    """
     label = row.values.get("label")
     truth = label.strip().casefold() if isinstance(label, str) else label
     if truth is False or truth == "false":
         row.refuse(
             "label is false: this answer is undesirable, so it is not a demonstration; leave such records out "
             "(data.on_bad_record: drop)"
+        )
+    if truth in (0, "0", "0.0"):
+        row.refuse(
+            "label is 0: if that marks an undesirable answer (KTO), leave such records out (data.on_bad_record: drop); "
+            "if it is something else, rename the column, or read it as kind (columns: {kind: label})"
         )
     if truth is True or truth == "true":
         row.read.add("label")

@@ -57,15 +57,19 @@ def asked(row: Row) -> Messages:
     return question[1]
 
 
-def answered(row: Row) -> list[tuple[Messages, str]]:
-    """The prompts and responses of one record: one, or as many as it has ``instances``. Text alone has no prompt."""
-    require_wanted(row)
+def answered(row: Row, *, is_learned: bool = True) -> list[tuple[Messages, str]]:
+    """The prompts and responses of one record: one, or as many as it has ``instances``. Text alone has no prompt.
+
+    ``is_learned``: responses that are marked as undesirable, or as not trained on, are refused.
+    """
+    if is_learned:
+        require_wanted(row)
     if is_tree(row):
         turns = [(checked_prompt(row, "prompt", turn.asked), turn.replies[0]) for turn in turns_of_tree(row)]
         return turns or row.refuse("the tree has no reply of the assistant")
     conversation = conversation_in(row)
     if conversation is not None:
-        return [_answered_conversation(row, *conversation)]
+        return [_answered_conversation(row, *conversation, is_learned=is_learned)]
     if row.values.get("instances") is not None and row.values.get("instruction") is not None:
         return _instances(row)
     question = question_in(row)
@@ -81,7 +85,7 @@ def answered(row: Row) -> list[tuple[Messages, str]]:
         if question[0] == "instruction":
             missing(row, "demonstrations", "output (or instances)", "output", "instances")
         missing(row, "demonstrations", "completion (or response)", "completion", "response")
-    return [(question[1], _answer(row, column))]
+    return [(question[1], _answer(row, column, is_learned=is_learned))]
 
 
 def compared(row: Row) -> tuple[Messages, str, str]:
@@ -105,13 +109,14 @@ def compared(row: Row) -> tuple[Messages, str, str]:
     return prompt, response_of(row, "chosen", chosen), response_of(row, "rejected", rejected)
 
 
-def _answered_conversation(row: Row, column: str, messages: Messages) -> tuple[Messages, str]:
+def _answered_conversation(row: Row, column: str, messages: Messages, *, is_learned: bool) -> tuple[Messages, str]:
     """A conversation that ends with its answer; or that is the prompt of an answer in a separate column."""
     answer = _answer_column(row)
     note_repeated(row, messages, (*QUESTIONS, *_ANSWERS))
     if messages[-1].role != "assistant" and answer is not None:
-        return checked_prompt(row, column, messages), _answer(row, answer)
-    require_learned(row, column, row.values[column])
+        return checked_prompt(row, column, messages), _answer(row, answer, is_learned=is_learned)
+    if is_learned:
+        require_learned(row, column, row.values[column])
     return divided(row, column, messages)
 
 
@@ -121,9 +126,10 @@ def _answer_column(row: Row) -> str | None:
     return next((column for column in there if not is_blank(row.values[column])), there[0] if there else None)
 
 
-def _answer(row: Row, column: str) -> str:
+def _answer(row: Row, column: str, *, is_learned: bool) -> str:
     value = row.get(column)
-    require_learned(row, column, value)
+    if is_learned:
+        require_learned(row, column, value)
     return response_of(row, column, value)
 
 

@@ -100,12 +100,17 @@ def stream_demonstrations(
     heldout_share: float = 0.2,
     refused: RefuseRow = raise_refused,
     part: Part = WHOLE,
+    *,
+    is_learned: bool = True,
 ) -> Iterator[Located[Demonstration]]:
-    """Like ``read_demonstrations``, one record in memory at a time, each with its location; optionally a part."""
+    """Like ``read_demonstrations``, one record in memory at a time, each with its location; optionally a part.
+
+    Responses that are marked as undesirable, or as not trained on, are refused unless ``is_learned`` is false.
+    """
 
     def convert(row: Row) -> Iterator[Demonstration]:
         kind = _word(row, "kind", source.kind)
-        for messages, response in answered(row):
+        for messages, response in answered(row, is_learned=is_learned):
             prompt = _prompt(row, messages or (Message("assistant", response),), kind, heldout_share)
             yield Demonstration(prompt if messages else replace(prompt, messages=()), response, kind)
 

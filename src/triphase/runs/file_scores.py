@@ -165,7 +165,7 @@ def _rows(file: str, encode: Encode, *, columns: bool) -> Iterator[Scorable]:
     records: Iterator[Located[Comparison] | Located[Demonstration]] = (
         stream_preferences(source, Path(), 0.0, refused.append)
         if compares
-        else stream_demonstrations(source, Path(), 0.0, refused.append)
+        else stream_demonstrations(source, Path(), 0.0, refused.append, is_learned=False)
     )
     try:
         for located in chain(records, (None,)):  # refused records after the last valid one are yielded too
