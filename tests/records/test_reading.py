@@ -100,6 +100,16 @@ def test_prompts_and_their_ids(here: Path) -> None:
     ) == [(hashed, "Why?"), ("given", "Why?"), ("7", "Why?")]
 
 
+@pytest.mark.parametrize("column", ["id", "prompt_id", "kind"])
+def test_a_whole_number_that_a_table_made_a_fraction_is_a_name(here: Path, column: str) -> None:
+    rows = [{"prompt": "Why?", "completion": "So.", column: number} for number in (1.0, None)]
+    first, _ = stream_demonstrations(written(here / "d.jsonl", *rows), here)
+    assert {"id": first.id, "prompt_id": first.record.prompt.id, "kind": first.record.kind}[column] == "1"
+    for number in (1.5, 2.0**60):
+        with pytest.raises(DataError, match=rf"{column} is the number .*; write text, or a whole number up to 2\*\*53"):
+            read_demonstrations(written(here / "d.jsonl", {**rows[0], column: number}), here)
+
+
 def test_preferences_in_every_convention(here: Path) -> None:
     expected = (("Why?",), "So.", "No.")
     other = {"role": "assistant", "content": "No."}

@@ -24,6 +24,8 @@ MOST_SEED = 2**63 - 1
 """The largest seed: samplers have seeds of 63 bits."""
 MOST_PLACE = 9_999
 _LAST_MOMENT = 1e11
+_EXACT = 2**53
+"""Larger integers are rounded in a float."""
 _DIGITS = re.compile(r"[+-]?[0-9]{1,30}")
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False}
 
@@ -52,10 +54,18 @@ def campaign(row: Row, name: str, value: Any) -> str:
     return "" if found == MAIN else found
 
 
+def digits(row: Row, name: str, value: Any) -> Any:
+    """A whole number as its digits, other values unchanged. 1.0 is 1: so pandas writes it if another cell is empty."""
+    if isinstance(value, float):
+        if not value.is_integer() or abs(value) > _EXACT:
+            row.refuse(f"{name} is the number {value!r}; write text, or a whole number up to 2**53")
+        value = int(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def word(row: Row, name: str, value: Any, longest: int) -> str:
-    """A name or an id: text in one line, no longer than the store allows; an integer is converted to its digits."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
+    """A name or an id: text in one line, no longer than the store allows; or a whole number."""
+    value = digits(row, name, value)
     if not isinstance(value, str):
         row.refuse(f"{name} must be text, not {kind_of(value)}")
     if not value.strip():

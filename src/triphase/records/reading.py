@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from triphase.errors import DataError
+from triphase.records.cells import digits
 from triphase.records.columns import answered, asked, compared
 from triphase.records.identity import prompt_id, split_of
 from triphase.records.lines import WHOLE, Part, RecordError, RefuseRow, Row, is_blank, raise_refused
@@ -217,13 +218,11 @@ def _new_id(row: Row, records: list[Record], ids: dict[str, tuple[str, tuple[Mes
 
 
 def _word(row: Row, column: str, default: str, longest: int = _LONGEST_WORD) -> str:
-    """A short text column that may be absent; numbers are converted to text."""
+    """A short text column that may be absent; whole numbers are converted to text."""
     value = row.get(column)
     if value is None or value == "":
         return default
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**longest:
-        return str(value)
-    text = text_of(row, column, value)
+    text = text_of(row, column, digits(row, column, value))
     if len(text) > longest:
         row.refuse(f"{column} has {len(text):,} characters; it may have {longest}")
     if any(unicodedata.category(sign) == "Cc" for sign in text):

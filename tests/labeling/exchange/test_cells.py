@@ -129,10 +129,13 @@ def test_seeds_that_no_database_keeps(tmp_path: Path, seed: str) -> None:
 
 def test_parquet_dates(tmp_path: Path) -> None:
     at = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)
-    rows = [{"prompt": "stone", "responses": ["mud", "river"], "submitted_at": at, "places": [2.0, 1.0]}]
+    rows = [
+        {"prompt": "stone", "responses": ["mud", "river"], "submitted_at": at, "places": [2.0, 1.0], "labeler": 7.0}
+    ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "r.parquet")
     with open_store(tmp_path) as store:
         import_file(store, tmp_path / "r.parquet")
+        assert store.rankings()[0].labeler == "7"  # as pandas writes 7 if another cell is empty
         assert store.rankings()[0].submitted_at == 1769860800.0 and places_of(store) == [{"mud": 2, "river": 1}]
 
 
