@@ -258,6 +258,16 @@ def test_answers_to_another_system_prompt_or_of_another_labeler_are_not_compared
     assert compared(here, *rows) == [("b", "a"), ("a", "b")]
 
 
+def test_a_column_of_any_rated_answer_is_read_or_named(here: Path) -> None:
+    rows = [helpful("x", "a", 1), {**helpful("x", "b", 4), "split": "test", "comment": "good", "rating": 3}]
+    rows += [{**helpful("y", "c", 1), "kind": "one"}, {**helpful("y", "d", 4), "kind": "two"}]
+    (here / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first, second = stream_preferences(SourceSettings(path="a.jsonl"), Path())
+    assert first.record.prompt.split == "heldout" and first.unread == ("verbosity", "comment", "rating")
+    assert second.record.prompt.kind == "one"
+    assert second.unread == ("verbosity", "kind (another one in the first row of the prompt)")
+
+
 def test_columns_are_renamed_before_rated_answers_are_joined(here: Path) -> None:
     rows = [{"ask": "x", "reply": text, "stars": stars} for text, stars in (("a", 1), ("b", 4), ("c", 2))]
     (here / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "ask": "y"}]))

@@ -18,6 +18,8 @@ _RATINGS = ("helpfulness", "rating", "score")
 _ANSWERS = ("response", "completion", "answer", "output")
 _COMPARED = {"chosen", "rejected", "responses"}
 _IN_COMMON = ("prompt", "system", "system_prompt", "history", "labeler")
+_ABOUT_ALL = {"prompt_id", "kind", "split", "margin"}
+"""Columns that are read of a ranking, of which a row may have another value."""
 _GREATEST = 1e11
 _NOT_RATED = f"no prompt, answer or rating ({', '.join(_RATINGS)}), where the other rows are rated answers"
 JOINED = "helpfulness"
@@ -96,16 +98,22 @@ def _rated(row: Row, before: Sequence[_Rated]) -> _Rated:
 
 
 def _ranking(answers: Sequence[_Rated]) -> Row:
-    """One ranking, at the location of its first answer."""
+    """One ranking, at the location of its first answer. A column that this row lacks comes from the rows after it."""
     first = answers[0].row
     if len(answers) == 1:
         first.refuse(
             "is the only rated answer to its prompt, so nothing is compared; write the answers to a prompt on "
             "consecutive rows (sort the file by prompt), or set data.on_bad_record: drop to leave it out"
         )
-    kept = {name: value for name, value in first.values.items() if name not in (*_ANSWERS, *RATED)}
+    kept, ignored = dict[str, Any](), set[str]()
+    for each in answers:
+        ignored |= each.row.ignored | columns_in(each.row) & {*_ANSWERS, *RATED} - {each.column, each.by}
+        for name in columns_in(each.row).difference(_ANSWERS, RATED):
+            value = each.row.values[name]
+            if kept.setdefault(name, value) != value and name in _ABOUT_ALL:
+                ignored.add(f"{name} (another one in the first row of the prompt)")
+    ordered = {name: kept[name] for each in answers for name in each.row.values if name in kept}
     joined = {"responses": [each.text for each in answers], JOINED: [each.rating for each in answers]}
-    ranking = Row({**kept, **joined}, first.file, first.number, first.unit)
-    read = {answers[0].column, answers[0].by}
-    ranking.ignored.update(first.ignored, columns_in(first) & {*_ANSWERS, *RATED} - read)
+    ranking = Row({**ordered, **joined}, first.file, first.number, first.unit)
+    ranking.ignored.update(ignored)
     return ranking
