@@ -88,6 +88,16 @@ def test_kept_graphs_follow_the_adapter() -> None:
     assert len(set(seen)) == 3
 
 
+def test_graphs_that_are_gone_are_followed_by_others() -> None:
+    """Rows that need more room are captured anew, and so are those that follow a release."""
+    shared, asked = shared_on("cuda"), requests(24)
+    shared.loaded = replace(shared.loaded, capture_decoding="on")
+    generator = LocalGenerator(shared, adapter=REFERENCE, batch_size=8)
+    for limit in (20, 90, 20):
+        assert written(shared, generator, asked, limit) == without_capture(shared, asked, limit)
+        generator.release()
+
+
 def test_writing_waits_once_for_each_look(monkeypatch: pytest.MonkeyPatch) -> None:
     shared, asked = shared_on("cuda"), requests(40)
     generator = LocalGenerator(shared, adapter=REFERENCE, batch_size=16)
@@ -99,14 +109,14 @@ def test_writing_waits_once_for_each_look(monkeypatch: pytest.MonkeyPatch) -> No
         advance(rows, tokens)
 
     monkeypatch.setattr(CapturedRows, "advance", counted)
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")  # which warns of itself
+        try:
             written(shared, generator, asked)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    waits = [each for each in said if "synchroniz" in str(each.message)]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    waits = [each for each in said if "called a synchronizing" in str(each.message)]
     assert 0 < len(waits) <= intervals[0], [str(each.message)[:200] for each in waits]
 
 
