@@ -129,6 +129,19 @@ def test_rated_answers_are_preferences_unless_each_prompt_has_one(
     assert "map them: --columns prompt=ask,completion=reply" in capsys.readouterr().err
 
 
+def test_columns_that_differ_by_case_alone_are_not_passed_over(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "pairs.jsonl").write_text('{"prompt": "a", "Chosen": "b", "Rejected": "c", "ID": 7}\n' * 2)
+    assert main(["init", "pairs.jsonl", "--yes"]) == 2
+    said = capsys.readouterr().err
+    assert "pairs.jsonl: Chosen, Rejected: not read by this name" in said
+    assert "--columns chosen=Chosen,rejected=Rejected, or set the role, for example prompts:pairs.jsonl" in said
+    assert main(["init", "pairs.jsonl", "--columns", "chosen=Chosen,rejected=Rejected", "--yes"]) == 0
+    assert "pairs.jsonl: preferences" in capsys.readouterr().out
+    assert main(["init", "prompts:pairs.jsonl", "--people", "--yes", "--force"]) == 0
+
+
 def test_columns_go_to_the_files_that_have_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = "".join(f"{a} {b},sun song,mud rust\n" for a in WORDS for b in WORDS)
     (folder / "odd.csv").write_text("question,better,worse\n" + rows)

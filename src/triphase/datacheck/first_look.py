@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from triphase.errors import DataError
+from triphase.records.advice import names_in_another_case
 from triphase.records.cells import columns_in
 from triphase.records.conversations import turns_of
 from triphase.records.forms import form_named, form_of, read_as
@@ -26,6 +27,8 @@ _STREAMS: Mapping[str, Callable[..., Iterator[Located[Any]]]] = {
     "demonstrations": stream_demonstrations,
     "prompts": stream_prompts,
 }
+_ANSWERED = {"messages", "conversations", "completion", "response", "output", "answer", "chosen", "rejected",
+             "responses", "response_a", "response_b"}  # fmt: skip
 _LOOKED_AT = 500
 _FROM_THE_HUB = 64
 _TOKEN = 3.0
@@ -107,10 +110,27 @@ def _role_of(rows: Sequence[Row]) -> str:
     fitting.pop((), None)
     if not fitting:
         raise DataError(_unknown(rows[0]))
+    _require_case(rows)
     ((roles, _),) = fitting.most_common(1)
     if len(roles) > 1 and any(map(is_rated, rows)) and _asks_once(rows):
         roles = roles[1:]  # one rated answer to each prompt: nothing is compared
     return roles[0]
+
+
+def _require_case(rows: Sequence[Row]) -> None:
+    """Refuse a file whose answers are in columns that differ from ours by case alone: it looks like prompts.
+
+    Raises:
+        DataError: names them.
+    """
+    for row in rows:
+        found = {ours: theirs for ours, theirs in names_in_another_case(row).items() if ours in _ANSWERED}
+        if found:
+            pairs = ",".join(f"{ours}={theirs}" for ours, theirs in found.items())
+            raise DataError(
+                f"{row.file}: {', '.join(found.values())}: not read by this name; map it: --columns {pairs}, or set "
+                f"the role, for example prompts:{row.file}"
+            )
 
 
 def _asks_once(rows: Sequence[Row]) -> bool:

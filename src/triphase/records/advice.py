@@ -1,6 +1,7 @@
 """Advice on a row that lacks a column: rename one, or convert a data set of a known format."""
 
 import difflib
+import json
 import re
 from collections.abc import Sequence
 from itertools import islice
@@ -9,6 +10,7 @@ from typing import Literal, NoReturn
 from triphase.records.cells import parsed
 from triphase.records.foreign import LISTS
 from triphase.records.lines import Row, is_blank
+from triphase.settings.data import OURS
 
 Purpose = Literal["demonstrations", "prompts", "preferences"]
 _SHOWN = 200
@@ -20,6 +22,7 @@ _PARTS = ("response", "answer", "completion", "text")
 _READ = {"prompt", "messages", "conversations", "instruction", "question", "query", "input", "context", "completion",
          "response", "output", "answer", "instances", "chosen", "rejected", "system", "history", "id", "prompt_id",
          "kind", "split", "margin", "labeler"}  # fmt: skip
+_OF_TEXTS = {*OURS} - {"chosen_finished", "rejected_finished", "margin", "labeler", "id", "prompt_id", "kind", "split"}
 _RATINGS, _ANSWERS = {"helpfulness", "rating", "score"}, {"response", "completion", "answer", "output"}
 _QUESTIONS = {"instruction", "question", "query"}
 _RANKED = (
@@ -73,12 +76,29 @@ def missing(row: Row, purpose: Purpose, wanted: str, *names: str) -> NoReturn:
     """Refuse a row that lacks ``wanted``: with the columns that it has, and the remedy if it is known."""
     found = [f"{column} ({_emptiness(value)})" if is_blank(value) else str(column)
              for column, value in row.values.items()]  # fmt: skip
-    hint = _shape(row, purpose) or _renaming(row, names)
+    hint = _other_case(row) or _shape(row, purpose) or _renaming(row, names)
     row.refuse(f"missing column: {wanted}; found {', '.join(found)[:_SHOWN] or 'none'}{hint}")
 
 
 def _emptiness(value: object) -> str:
     return "null" if value is None else "empty"
+
+
+def names_in_another_case(row: Row) -> dict[str, str]:
+    """Nonempty columns that differ by case or spaces alone from one that holds texts, by our name."""
+    filled = [str(column) for column, value in row.values.items() if not is_blank(value) and len(str(column)) <= _SHOWN]
+    plain = {column.strip().casefold(): column for column in filled[:_MOST_COLUMNS]}
+    return {ours: theirs for ours, theirs in plain.items() if ours in _OF_TEXTS and ours not in filled}
+
+
+def _other_case(row: Row) -> str:
+    found = names_in_another_case(row)
+    if not found:
+        return ""
+    shown = {ours: theirs if theirs.isidentifier() else json.dumps(theirs) for ours, theirs in found.items()}
+    renamed = ", ".join(f"{theirs} to {ours}" for ours, theirs in shown.items())
+    columns = ", ".join(f"{ours}: {theirs}" for ours, theirs in shown.items())
+    return f"; rename {renamed}, or set columns: {{{columns}}}"
 
 
 def _renaming(row: Row, names: Sequence[str]) -> str:
