@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import re
 import stat
@@ -15,6 +16,7 @@ from peft import PeftModel
 from tests.small import CHAT, END, WORDS, random_model, shared_model, stir, tokenizer
 from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
+from transformers.utils import logging as transformers_logging
 
 from triphase.batches.padding import pad_batch
 from triphase.models.members import WITNESS, Combination, Ensemble, RewardMember, member_adapter
@@ -199,7 +201,11 @@ def exports(tmp_path: Path, shared: SharedModel) -> list[Path]:
 
 
 @pytest.mark.parametrize("kind", ["two ends", "one end", "plain text", "plain text that is ended"])
-def test_the_calls_of_each_readme_run_as_they_stand(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_calls_of_each_readme_run_as_they_stand(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    transformers_logging.warning_once.cache_clear()
     if kind == "two ends":
         shared = two_ends(tmp_path / "base")
     else:
@@ -223,6 +229,7 @@ def test_the_calls_of_each_readme_run_as_they_stand(tmp_path: Path, kind: str, m
                 shared.template.prompt_ids([Message("user", "How are you?")])
             ]
         assert "tensor([" in shown.getvalue() if directory.name == "reward" else True
+        assert "deprecated" not in caplog.text
 
 
 @pytest.mark.parametrize("combine", ["mean", "worst", "mean-minus-variance"])

@@ -14,7 +14,7 @@ from triphase.records.visible import as_code
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 OPENED = "directory = {directory!r}\ntokenizer = AutoTokenizer.from_pretrained(directory)\n"
 _ASKED = """
-output = model.generate(**inputs, {given}max_new_tokens=64)
+output = model.generate(**inputs, {limited})
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
 """
 
@@ -27,7 +27,7 @@ def policy_card(shared: SharedModel, base: str) -> str:
         f"{OPENED.format(directory='.')}"
         f"model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), directory).eval()\n"
         f"{_prompt(shared)}"
-        f"{_ASKED.format(given='generation_config=GenerationConfig.from_pretrained(directory), ')}"
+        f"{_ASKED.format(limited='generation_config=GenerationConfig.from_pretrained(directory, max_new_tokens=64)')}"
     )
     return (
         f"{front(base, 'lora')}# A policy trained by Triphase\n\nA LoRA adapter on {as_code(base)}.{note(shared)} "
@@ -44,7 +44,7 @@ def whole_card(shared: SharedModel) -> str:
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"{OPENED.format(directory='.')}"
         "model = AutoModelForCausalLM.from_pretrained(directory).eval()\n"
-        f"{_prompt(shared)}{_ASKED.format(given='')}"
+        f"{_prompt(shared)}{_ASKED.format(limited='max_new_tokens=64')}"
     )
     return f"{front(None, None)}# A policy trained by Triphase\n\n{_ends(shared)}\n\n```python\n{code}```\n"
 
