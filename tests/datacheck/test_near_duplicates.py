@@ -4,14 +4,18 @@ import json
 import random
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from triphase.cli.main import main
+from triphase.datacheck import run_data
+from triphase.datacheck.examiner import Examiner
 from triphase.datacheck.near_duplicates import MinHashTexts, Shingles, find_near_duplicates
 from triphase.datacheck.run_data import RunData
+from triphase.datacheck.tokenizer_checks import open_template
 from triphase.errors import DataError
 from triphase.settings.schema import RunSettings
 
@@ -48,7 +52,7 @@ def settings(folder: Path, how: str, **data: Sequence[Any]) -> RunSettings:
 
 
 def found_in(folder: Path, **data: Sequence[Any]) -> dict[str, set[int]]:
-    found = find_near_duplicates(settings(folder, "drop", **data), ExactTexts)
+    found = find_near_duplicates(settings(folder, "drop", **data), texts=ExactTexts)
     assert found is not None
     return {role: found.dropped(role, 0) for role in data}
 
@@ -129,6 +133,34 @@ def test_without_the_package_one_line_says_so(
     error = capsys.readouterr().err
     assert error.splitlines()[-1].startswith("error: data.near_duplicates: needs datasketch; run: pip install")
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("too_long", "texts", "kept"),
+    [
+        ("drop", ["oak 0 70", "oak 0 60", "elm 0 60"], ["oak 0 60", "elm 0 60"]),  # the first is not there to repeat
+        ("drop", ["oak 0 60", "oak 0 70", "oak 0 59"], ["oak 0 60"]),
+        ("truncate-prompt", ["oak 0 200 elm 0 40", "oak 0 200 fir 0 40"], ["elm 0 40", "fir 0 40"]),
+        ("truncate-prompt", ["elm 0 90 oak 0 60", "fir 0 90 ash 0 1 oak 1 60"], ["oak 0 60"]),
+    ],
+)
+def test_records_are_compared_as_a_run_uses_them(
+    tmp_path: Path, too_long: str, texts: list[str], kept: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def words(text: str) -> str:
+        parts = text.split()
+        return " ".join(
+            f"{name}{number}"
+            for name, first, last in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+            for number in range(int(first), int(last))
+        )
+
+    monkeypatch.setattr(run_data, "find_near_duplicates", partial(find_near_duplicates, texts=ExactTexts))
+    chosen = settings(tmp_path, "drop", demonstrations=[shown(words(text), "elm") for text in texts])
+    chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"too_long": too_long})})
+    data = RunData(chosen, lambda: Examiner(open_template(chosen.model), chosen), note=lambda line: None)
+    found = [one.prompt.text for one in data.demonstrations()[0]]
+    assert len(found) == len(kept) and all(map(str.endswith, found, map(words, kept)))
 
 
 # By the library

@@ -66,7 +66,12 @@ def check(
             say(f"note: {line}")
 
     unit = "tokens" if count is not None else "tokens, estimated as characters / 4"
-    notes = [*standing, *_notes(settings, survey), *_near_duplicates(settings, survey), *tokenizer_notes(settings)]
+    notes = [
+        *standing,
+        *_notes(settings, survey),
+        *_near_duplicates(settings, survey, judge),
+        *tokenizer_notes(settings),
+    ]
     try:
         notes += require_settings(settings, todo(settings))
     finally:  # what the data hold is told, whatever the settings lack
@@ -122,9 +127,9 @@ def _read_how(source: SourceSurvey) -> Iterator[str]:
     yield from length_notes({"left out": source.left_out, "shortened": source.shortened, "alike": source.alike})
 
 
-def _near_duplicates(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
+def _near_duplicates(settings: RunSettings, survey: DataSurvey, judge: Judge) -> Iterator[str]:
     """The near-duplicates; sources are surveyed in the order of the settings."""
-    if (found := find_near_duplicates(settings)) is None:
+    if (found := find_near_duplicates(settings, judge.as_used)) is None:
         return
     numbers = Counter[str]()
     for source in survey.sources:

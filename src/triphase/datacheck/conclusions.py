@@ -9,6 +9,7 @@ from triphase.datacheck.agenda import todo
 from triphase.datacheck.column_survey import contradicted_columns
 from triphase.datacheck.demands import Holdings, demands, holdings_of
 from triphase.datacheck.examiner import Examiner
+from triphase.datacheck.near_duplicates import AsUsed
 from triphase.datacheck.reuse_checks import taken_artifacts
 from triphase.datacheck.run_data import RunData, drops
 from triphase.datacheck.source_survey import Examine, SourceSurvey
@@ -58,6 +59,11 @@ class Judge:
     def examine(self) -> Examine | None:
         """A function that returns why a record cannot be used, if so; None if the tokenizer cannot be opened."""
         return None if self._examiner is None else self._examiner.problem
+
+    @property
+    def as_used(self) -> AsUsed | None:
+        """A function that returns a record as a run uses it; None if the tokenizer cannot be opened."""
+        return None if self._examiner is None else self._examiner.as_used
 
     def verdict(self, survey: DataSurvey) -> str:
         """The valid parts.

@@ -56,6 +56,15 @@ class Examiner:
             return LEFT_OUT if fitting is None else None
         return Shortened.of(item, fitting)
 
+    def as_used(self, role: str, item: Located[Any]) -> Located[Any] | None:
+        """A record as a run uses it: shortened if it is too long, or None if it is left out."""
+        if not self.exact and self._passes_by_its_bytes(item.record):
+            return item
+        try:
+            return self.fitted(role, item)[0]
+        except DataError:
+            return None
+
     def fitted(self, role: str, item: Located[Any]) -> tuple[Located[Any] | None, Any]:
         """A record with its ids, according to `data.too_long`: shortened, or None if it is left out.
 

@@ -3,7 +3,8 @@
 Texts are compared by the Jaccard similarity of their word trigrams, which MinHash estimates. A demonstration is
 compared as a whole with earlier ones; prompts and preferences by their prompt, which may occur with several answers,
 votes and rankings. The first of near-duplicates stays, in the order of the files, so rows that are added later change
-nothing before them. Equal prompts are one prompt, and on one side by construction.
+nothing before them. Equal prompts are one prompt, and on one side by construction. Records are compared as a run uses
+them: shortened, and without those that are left out.
 """
 
 import re
@@ -22,6 +23,8 @@ from triphase.settings.schema import RunSettings
 Shingles = frozenset[str]
 Place = tuple[str, int]
 """A role and the number of a source in it."""
+AsUsed = Callable[[str, Located[Any]], Located[Any] | None]
+"""(role, record) → the record as a run uses it, shortened if it is too long; None if it is left out."""
 _RUN = 3
 _PERMUTATIONS = 128
 _HERE = Path()
@@ -122,9 +125,10 @@ class NearDuplicates:
 
 
 def find_near_duplicates(
-    settings: RunSettings, texts: Callable[[float], SimilarTexts] = MinHashTexts
+    settings: RunSettings, as_used: AsUsed | None = None, texts: Callable[[float], SimilarTexts] = MinHashTexts
 ) -> NearDuplicates | None:
-    """Read all records twice, first for what is held out; None if `data.near_duplicates` is keep.
+    """Read all records twice, first for what is held out; None if `data.near_duplicates` is keep. Without ``as_used``
+    they are compared as they are.
 
     Files that cannot be read are left to the code that reads the records.
 
@@ -135,11 +139,11 @@ def find_near_duplicates(
         return None
     threshold = settings.data.near_duplicate_similarity
     heldout = _Heldout(texts(threshold))
-    for _, _, item in _items(settings):
+    for _, _, item in _items(settings, as_used):
         heldout.add(item)
     found = NearDuplicates(drops=settings.data.near_duplicates == "drop")
     before: dict[str, _Earlier] = {role: _Earlier(texts(threshold)) for role in _STREAMS}
-    for place, number, item in _items(settings):
+    for place, number, item in _items(settings, as_used):
         if _prompt(item).split == "heldout":
             continue
         if (near := heldout.nearest(item)) is not None:
@@ -195,12 +199,15 @@ class _Earlier:
         return found
 
 
-def _items(settings: RunSettings) -> Iterator[tuple[Place, int, Located[Any]]]:
+def _items(settings: RunSettings, as_used: AsUsed | None) -> Iterator[tuple[Place, int, Located[Any]]]:
     for role, stream in _STREAMS.items():
         for index, source in enumerate(getattr(settings.data, role)):
             with suppress(DataError):
                 records = stream(source, _HERE, settings.data.heldout_share, lambda error: None)
-                yield from (((role, index), number, item) for number, item in enumerate(records))
+                for number, item in enumerate(records):
+                    used = item if as_used is None else as_used(role, item)
+                    if used is not None:
+                        yield (role, index), number, used
 
 
 def _prompt(item: Located[Any]) -> Prompt:

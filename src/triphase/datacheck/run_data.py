@@ -219,7 +219,7 @@ class RunData:
     def _kept(self, role: str, source: SourceSettings, errors: list[DataError]) -> Iterator[Located[Any]]:
         """The records of a source without those that `data.near_duplicates` leaves out."""
         if self._near is None and self._settings.data.near_duplicates != "keep":
-            self._near = find_near_duplicates(self._settings)
+            self._near = find_near_duplicates(self._settings, None if (one := self._opened()) is None else one.as_used)
         dropped = set() if self._near is None else self._near.dropped(role, self._number(role, source))
         for number, item in enumerate(_STREAMS[role](source, HERE, self._settings.data.heldout_share, errors.append)):
             if number not in dropped:
@@ -243,17 +243,22 @@ class RunData:
 
     def _examined(self, role: str, item: Located[Any], lengths: Counter[str]) -> tuple[Located[Any] | None, Any]:
         """A record that fits, with its ids, or None; what became of one that is too long is counted in ``lengths``."""
-        if self._make_examiner is None:
+        examiner = self._opened()
+        if examiner is None:
             return item, None
-        if self._examiner is None:
-            self._examiner = self._make_examiner()
-        fitting, ids = self._examiner.fitted(role, item)
+        fitting, ids = examiner.fitted(role, item)
         if fitting is None:
             lengths["left out"] += 1
         elif fitting is not item:
             lengths["shortened"] += 1
             lengths["alike"] += self._rests.take(Shortened.of(item, fitting))
         return fitting, ids
+
+    def _opened(self) -> Examiner | None:
+        """The encoder of records; None if they are only read."""
+        if self._examiner is None and self._make_examiner is not None:
+            self._examiner = self._make_examiner()
+        return self._examiner
 
     def _registered(self, role: str, item: Located[Any]) -> Located[Any]:
         """The record with its prompt as registered in the run."""
