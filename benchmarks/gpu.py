@@ -7,10 +7,12 @@
 Measured are the card's rate of products and its memory bandwidth; tokens per second of supervised fine-tuning, pairs a
 second of the reward model, new tokens per second of generation at batches of 8, 64 and 256, and an iteration of PPO
 (64 episodes of 128 + 128 tokens, two epochs). Each stands beside its floor: the operations that it must do, counted in
-the same run, at the measured rate, or for generation the bytes that each step must read at the measured bandwidth; the
-first call of generation, which captures its step, is named apart, and one batch is written kernel by kernel too.
-Prints one table and, last, one JSON line. What would not end within ``--seconds``, by what the same part took of a
-smaller shape, is left out, and named. ``--quantization`` keeps the base in 8 or 4 bits.
+the same run, at the measured rate, or for generation the bytes that each step must read at the measured bandwidth. The
+floor of generation leaves out the reading of prompts; that of PPO the bytes that the steps of its generation read, and
+the trunk's pass over the responses, which sampling without a graph makes unnecessary. The first call of generation,
+which captures its step, is named apart, and one batch is written kernel by kernel too. Prints one table and, last, one
+JSON line. What would not end within ``--seconds``, by what the same part took of a smaller shape, is left out, and
+named. ``--quantization`` keeps the base in 8 or 4 bits.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, partial
@@ -32,7 +34,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.gpu_peer import PEER, existing, peer_row
-from triphase.errors import TriphaseError
 from triphase.footprints.cost import CostModel
 from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
@@ -165,16 +166,19 @@ def _shown(row: Row) -> str:
 
 
 def _guarded(
-    part: Callable[..., list[Row]], model: Callable[[], SharedModel], card: Row, options: argparse.Namespace
-) -> list[Row]:
+    part: Callable[..., Iterable[Row]], model: Callable[[], SharedModel], card: Row, options: argparse.Namespace
+) -> Iterator[Row]:
     """The rows of a part; if it fails, or its model does not fit, a row that says so: the others are still printed."""
     try:
-        return part(model(), card, options)
-    except (RuntimeError, MemoryError, TriphaseError) as error:
+        yield from part(model(), card, options)
+    except Exception as error:  # whatever it is: the minutes on a card are not lost
+        traceback.print_exc()
         traceback.clear_frames(error.__traceback__)  # releases the tensors that they hold
         told = (str(error).splitlines() or [""])[0] or type(error).__name__
+    else:
+        return
     _empty(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    return [{"error": told[:160]}]
+    yield {"error": told[:160]}
 
 
 @contextmanager
@@ -315,9 +319,8 @@ def _reward(shared: SharedModel, card: Row, options: argparse.Namespace) -> list
     return [{"value": episodes / seconds, "unit": "pairs/s", "floor_share": share, "peak_gb": peak}]
 
 
-def _generation(shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Row]:
+def _generation(shared: SharedModel, card: Row, options: argparse.Namespace) -> Iterator[Row]:
     _, prompt, response = _sizes(shared)
-    rows: list[Row] = []
     backbone = shared.backbone
     weights = sum(value.nbytes for value in backbone.base_tensors().values())
     config = backbone.model.config
@@ -338,21 +341,19 @@ def _generation(shared: SharedModel, card: Row, options: argparse.Namespace) -> 
         cache = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 2
         read = response * (weights + batch * cache * (prompt + response / 2))
         floor = read / (card["gb_per_second"] * 1e9)
-        rows.append(
-            {
-                "value": batch * response / seconds,
-                "unit": f"new tokens/s, batch {batch}" + (", kernel by kernel" if is_plain else ""),
-                "floor_share": floor / seconds,
-                "peak_gb": _peak(shared.device),
-                "parts": {"first call": first, "later": seconds},
-            }
-        )
+        yield {
+            "value": batch * response / seconds,
+            "unit": f"new tokens/s, batch {batch}" + (", kernel by kernel" if is_plain else ""),
+            "floor_share": floor / seconds,
+            "peak_gb": _peak(shared.device),
+            "parts": {"first call": first, "later": seconds},
+        }
         generator.release()  # what it keeps would count in the peak of the next
-    return rows
 
 
-def _ppo(shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Row]:
-    return [_ppo_at(shared, card, options, most) for most in options.microbatch_tokens.split(",")]
+def _ppo(shared: SharedModel, card: Row, options: argparse.Namespace) -> Iterator[Row]:
+    for most in options.microbatch_tokens.split(","):
+        yield _ppo_at(shared, card, options, most)
 
 
 def _ppo_at(shared: SharedModel, card: Row, options: argparse.Namespace, most: str) -> Row:

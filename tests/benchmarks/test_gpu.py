@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from benchmarks import gpu, gpu_peer
 from triphase.models.roles import REFERENCE
+from triphase.objectives.invariants import InvariantError
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.sft import SupervisedPhase
 from triphase.rollouts.decoding import LocalGenerator
@@ -141,6 +143,18 @@ def test_a_model_that_does_not_fit_takes_no_other_row_along(
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert [row["shared"] for row in rows if row["layers"] == "third"] == 4 * ["opened"]
     assert [row["error"] for row in rows if row["layers"] == "all"] == 3 * ["CUDA out of memory."]
+
+
+def test_a_part_that_fails_keeps_its_rows_and_leaves_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever fails: an invariant is an arithmetic error."""
+
+    def part(*_: Any) -> Iterator[gpu.Row]:
+        yield {"value": 1.0}
+        raise InvariantError("the ratio must be 1")
+
+    rows = list(gpu._guarded(part, lambda: Any, {}, argparse.Namespace()))
+    assert rows == [{"value": 1.0}, {"error": "the ratio must be 1"}]
+    assert "in part" in capsys.readouterr().err
 
 
 def test_the_counted_operations_are_those_that_a_layer_does() -> None:
