@@ -9,6 +9,7 @@ from torch import Tensor
 
 from triphase.models import attention
 from triphase.models.backbone import Backbone
+from triphase.models.simulated_card import as_on_a_card
 
 IDS = torch.arange(24).reshape(2, 12) % 20 + 3
 
@@ -40,7 +41,7 @@ def test_only_bfloat16_is_widened_and_its_output_has_the_dtype_of_the_model(
 def test_long_rows_and_a_plan_for_a_card_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = Backbone(random_model("llama").to(torch.bfloat16), adapted_layers=1)
     seen = seen_dtypes(monkeypatch)
-    with attention.as_on_a_card():
+    with as_on_a_card():
         backbone.trunk(IDS)
     monkeypatch.setattr(attention, "_LONGEST", 11)
     backbone.trunk(IDS)

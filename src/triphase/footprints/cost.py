@@ -30,13 +30,14 @@ from triphase.footprints.moments import (
 from triphase.footprints.work import Shape, Work
 from triphase.footprints.workload import Lengths, Workload, largest, shapes_of
 from triphase.models.tracing import Traced
+from triphase.rollouts.writing import KEPT_SHARE
 from triphase.settings.phases import AVERAGE
 from triphase.settings.schema import RunSettings
 
 # Freed memory that the C library has in pieces too small to reuse, as a share of temporary memory in training, and of
 # the cache in sampling, whose rows leave and join: 0.33 to 0.9 was measured with glibc (docs/performance.md).
 _ALLOCATOR_SHARE = 0.5
-# oneDNN compiles a product for each shape of bfloat16 operands on a CPU and caches up to 1,024 of them.
+# oneDNN compiles a product for each shape of bfloat16 operands on a CPU, and caches some of them (`models.products`).
 _COMPILED_BYTES = 80e6
 _FLOAT32 = 4.0
 
@@ -48,6 +49,7 @@ class CostModel:
         settings, work, load: the run's settings, its traced model, and its records.
         process_bytes: memory of the run's process before it has opened the model; 0 on a GPU.
         server_bytes: memory that servers take which the run starts; 0 if they have devices of their own.
+        card_bytes: the memory of the GPU; 0 on a CPU.
         ranks: processes that share each step.
     """
 
@@ -59,13 +61,14 @@ class CostModel:
         *,
         process_bytes: float,
         server_bytes: float = 0.0,
+        card_bytes: float = 0.0,
         ranks: int = 1,
     ) -> None:
         self.settings = settings
         self.work = work
         self.load = load
         self.process_bytes, self.server_bytes = process_bytes, server_bytes
-        self.ranks = ranks
+        self.card_bytes, self.ranks = card_bytes, ranks
         self._chunk = work.head_chunk()
 
     def static(self, *, adapters: int, trained: float, by_servers: bool = False) -> dict[str, float]:
@@ -146,11 +149,15 @@ class CostModel:
         *,
         times: int = 1,
         by_servers: bool = False,
-    ) -> None:
-        """Sampling: processing the prompts, then token after token with the cache; servers have both elsewhere."""
+    ) -> float:
+        """Sampling: processing the prompts, then token after token with the cache; servers have both elsewhere.
+
+        Returns the bytes that a GPU keeps until the next call (`CapturedWriter`).
+        """
         rows, longest = min(batch_size, responses), max(prompts.prompts)
         shape = Shape(rows, longest, rows)
-        read, step = self.work.generation(rows, longest, limit)
+        captured = self.work.captures and self.settings.model.capture_decoding != "off"
+        read, step = self.work.generation(rows, longest, limit, captured=captured)
         packed = self.work.packed_bytes if self.settings.model.packed_decoding and not by_servers else 0.0
         still = {**static, GRADIENTS: 0.0, PACKED: packed}
         cache = min(step.kept, read.peak)
@@ -163,6 +170,8 @@ class CostModel:
         found.moments.append(Moment("sampling", {**still, **parts}, shape))
         found.compute("forward", read, shape, tokens_of(prompts) / prompts.count * responses * times)
         found.decode(step, rows, float(responses * limit * times))
+        keeps = captured and not by_servers and step.kept <= KEPT_SHARE * self.card_bytes
+        return step.kept if keeps else 0.0
 
     def stepped(self, found: Footprint, static: Mapping[str, float], trained: float, largest_weight: float) -> None:
         """Adam's step needs two copies of a weight; a checkpoint's bytes are built in memory before they are

@@ -13,9 +13,10 @@ ACTIVATIONS, CACHE, CHUNK, TEMPORARY = "activations", "KV cache", "logits chunk"
 ALLOCATOR, KERNELS = "held by the allocator", "compiled products"
 SERVERS = "rollout servers"
 PACKED = "packed weights"
+KEPT_ROWS = "rows kept for sampling"
 PARTS = (
     *(PROCESS, BASE, ADAPTERS, HEADS, GRADIENTS, MOMENTS, TRUNK),
-    *(ACTIVATIONS, CACHE, CHUNK, TEMPORARY, ALLOCATOR, KERNELS, PACKED, SERVERS),
+    *(ACTIVATIONS, CACHE, CHUNK, TEMPORARY, ALLOCATOR, KERNELS, PACKED, KEPT_ROWS, SERVERS),
 )
 
 

@@ -19,6 +19,7 @@ from triphase.models.roles import HEAD_ROWS
 from triphase.models.stepping import HFDecoder, has_common_shape
 from triphase.models.tracing import DEPTHS, Skeleton, Traced, extrapolated
 from triphase.objectives.logprobs import response_logprobs
+from triphase.rollouts.captured import whole_blocks
 from triphase.rollouts.drawing import sample
 from triphase.settings.schema import AdapterSettings
 
@@ -70,6 +71,7 @@ class Work:
         layer_numbers, largest_numbers: in one layer, and in the largest weight, of the base.
         layer_bytes: of one layer of the base.
         packed_bytes: of the packed weights while sampling, on a CPU where that is faster.
+        captures: whether a step of sampling can be captured as a CUDA graph.
         known: the results so far. on_card: whether the computations are those on a GPU.
     """
 
@@ -116,6 +118,7 @@ class Work:
         self.hidden_size = self._parts[0].backbone.hidden_size
         self.vocabulary = int(self._parts[0].backbone.head_weight.shape[0])
         self.steps_directly = has_common_shape(self._parts[1].backbone)
+        self.captures = self.steps_directly and on_card
         self.records_trunk = self.steps_directly and not on_card and self.trunk_layers > 0
         self.packs = self._parts[1].backbone.packs
         packed = self.steps_directly and quantization is None and not on_card and packs(dtype, "cpu")
@@ -221,24 +224,35 @@ class Work:
         return self._traced(forward, self.adapted_layers, backward=train, again=again)
 
     @_once
-    def generation(self, rows: int, prompt: int, response: int) -> tuple[Traced, Traced]:
+    def generation(self, rows: int, prompt: int, response: int, *, captured: bool) -> tuple[Traced, Traced]:
         """Processing the prompts of a batch, and one more token for each row with the sampling of the next.
 
-        The peak of the second is in addition to the cache, whose bytes are its ``kept``.
+        The peak of the second is in addition to the cache, whose bytes are its ``kept``. If the step is ``captured``,
+        the prompts are copied into rows that are reserved.
         """
 
         def read(part: Skeleton) -> tuple[Traced, Traced]:
             part.freeze()
-            stepper = FastDecoder(part.backbone) if self.steps_directly else HFDecoder(part.backbone)
+            with part.computing():
+                stepper = FastDecoder(part.backbone) if self.steps_directly else HFDecoder(part.backbone)
             # All different: equal prompts would be processed once.
             digits = [(row % self.vocabulary, row // self.vocabulary % self.vocabulary) for row in range(rows)]
             prompts = [([*pair] * prompt)[:prompt] for pair in digits]
+
+            def begin() -> None:
+                if not captured or isinstance(stepper, HFDecoder):
+                    stepper.read(prompts, pad_id=0, room=response)
+                    return
+                stepper.reserve(rows, whole_blocks(prompt + response))
+                reader = FastDecoder(part.backbone)
+                reader.read(prompts, pad_id=0, room=0)
+                stepper.take(range(rows), reader, range(rows))
 
             def step() -> None:
                 logits = part.backbone.logits(multiply(part.backbone.head_weight, stepper.hidden.t()).t())
                 stepper.step(sample(logits, 0.5, torch.zeros(rows, dtype=torch.float64)))
 
-            return part.trace_in_turn(lambda: stepper.read(prompts, pad_id=0, room=response), step)
+            return part.trace_in_turn(begin, step)
 
         one, two = (read(part) for part in self._parts)
         return extrapolated(one[0], two[0], self.layers), extrapolated(one[1], two[1], self.layers)

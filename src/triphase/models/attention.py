@@ -5,8 +5,6 @@ torch multiplies the small matrices of a head in its backward pass several times
 nowhere before, are not rounded now either.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,9 +13,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from triphase.models.simulated_card import is_simulated
+
 NAME = "sdpa_of_short_rows"
 _LONGEST = 512  # with longer rows the two are equally fast
-_widens = True
 
 
 def use_for(model: Any) -> None:
@@ -27,23 +26,12 @@ def use_for(model: Any) -> None:
         model.config._attn_implementation = NAME
 
 
-@contextmanager
-def as_on_a_card() -> Iterator[None]:
-    """Compute on tensors of the CPU as on those of a GPU: for a plan, whose tensors have no data."""
-    global _widens
-    before, _widens = _widens, False
-    try:
-        yield
-    finally:
-        _widens = before
-
-
 def _forward(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *arguments: Any, **options: Any
 ) -> Any:
     """(B, H, L, D) queries, keys and values as transformers' own function takes them."""
     dtype = query.dtype
-    if dtype != torch.bfloat16 or not _widens or query.device.type != "cpu" or key.shape[2] > _LONGEST:
+    if dtype != torch.bfloat16 or is_simulated() or query.device.type != "cpu" or key.shape[2] > _LONGEST:
         return sdpa_attention_forward(module, query, key, value, mask, *arguments, **options)
     if mask is not None and mask.dtype == dtype:  # one that is added to the scores has their dtype
         mask = mask.float()

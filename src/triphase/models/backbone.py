@@ -27,6 +27,7 @@ from triphase.models.sharding_checks import (
     require_exact_division,
     require_no_own_inputs,
 )
+from triphase.models.simulated_card import is_simulated
 from triphase.objectives.masking import at_least_float32
 
 
@@ -159,7 +160,7 @@ class Backbone:
     @property
     def on_card(self) -> bool:
         """Whether it is on a GPU."""
-        return self.device.type == "cuda"
+        return self.device.type == "cuda" or is_simulated()
 
     def base_tensors(self) -> dict[str, Tensor]:
         """The frozen weights by name, with the tensors of quantized maps; without the weights of adapters."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from triphase.models.lora import LoraLinear
 from triphase.models.packing import can_pack, multiply_packed, pack
 from triphase.models.quantization import QuantizedLinear
+from triphase.models.simulated_card import is_simulated
 
 # oneDNN caches the code that it generates for each shape of a product in bfloat16, 0.7 MB each, up to 1024 of them, in
 # two caches. Lengths differ from batch to batch, so a run came to twice its planned memory. A step uses fewer than
@@ -77,7 +78,7 @@ def _bfloat16_rate() -> float:
 
 def product_dtype(weight: Tensor) -> torch.dtype:
     """The dtype in which products with ``weight`` are fast: its own, or float32 where bfloat16 is slower."""
-    if weight.dtype == torch.bfloat16 and not prefers_bfloat16(weight.device.type):
+    if weight.dtype == torch.bfloat16 and not (is_simulated() or prefers_bfloat16(weight.device.type)):
         return torch.float32
     return weight.dtype
 

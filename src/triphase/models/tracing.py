@@ -8,7 +8,7 @@ multiplications of each product. Layers are alike, so two and three of them are 
 import copy
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,10 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, masking_utils
 
 from triphase.models.adapters import Adapters
-from triphase.models.attention import as_on_a_card
 from triphase.models.backbone import Backbone
 from triphase.models.packing import PACKED_PRODUCT
 from triphase.models.quantization import quantize, saved_numbers
+from triphase.models.simulated_card import as_on_a_card
 
 DEPTHS = (2, 3)
 """Numbers of layers that are traced. With one layer, its input would be the caller's and never be freed."""
@@ -189,8 +189,7 @@ class Skeleton:
 
         ``again``: the second of two passes is counted, in which gradients exist already and are accumulated.
         """
-        like_a_card = as_on_a_card() if self._on_card else nullcontext()
-        with self._mode, _one_sequence_a_row(), like_a_card, Meter() as meter:
+        with self._mode, _one_sequence_a_row(), self.computing(), Meter() as meter:
             if not backward:
                 with torch.no_grad():
                     result = forward()
@@ -206,9 +205,13 @@ class Skeleton:
             loss.backward()  # type: ignore[no-untyped-call]
             return Traced(meter.peak - before, kept, meter.flops)
 
+    def computing(self) -> AbstractContextManager[None]:
+        """A context in which the computations are those of the device that is planned for."""
+        return as_on_a_card() if self._on_card else nullcontext()
+
     def trace_in_turn(self, first: Callable[[], None], second: Callable[[], None]) -> tuple[Traced, Traced]:
         """Meter two computations, the second on the results of the first; their size is its ``kept``."""
-        with self._mode, torch.no_grad(), Meter() as meter:
+        with self._mode, torch.no_grad(), self.computing(), Meter() as meter:
             first()
             before, peak, flops = meter.now, meter.peak, meter.flops
             meter.restart()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from triphase.footprints.cost import CostModel, tokens_of
-from triphase.footprints.moments import ADAPTERS, BASE, TRUNK, Footprint
+from triphase.footprints.moments import ADAPTERS, BASE, KEPT_ROWS, TRUNK, Footprint
 from triphase.footprints.work import Shape
 from triphase.footprints.workload import Lengths, largest, shapes_of
 from triphase.models.tracing import Traced
@@ -29,7 +29,7 @@ def ppo_footprint(cost: CostModel, variant: str | None) -> Footprint:
     records = work.records_trunk and not (whole or by_servers_only) and cost.ranks == 1
     recorded = work.boundary_bytes(settings.batch_size * (max(prompts.prompts) + limit)) if records else 0.0
     sampling, updating = (_offloaded(cost, settings, stage) for stage in ("sampling", "updates"))
-    cost.sampled(
+    kept = cost.sampled(
         found,
         {**_without(static, sampling), TRUNK: recorded},
         prompts,
@@ -44,8 +44,8 @@ def ppo_footprint(cost: CostModel, variant: str | None) -> Footprint:
     shape = _largest_shape(rollout, settings, share, on_card=work.on_card)
     # Boundary states of a whole rollout, padded to its longest row.
     longest = max(sum(record) for record in rollout.sampled)
-    static = {**static, TRUNK: work.boundary_bytes(settings.batch_size // share * longest)}
-    static_in_updates = _without(static, updating)
+    static = {**static, TRUNK: work.boundary_bytes(settings.batch_size // share * longest), KEPT_ROWS: kept}
+    static_in_updates = _without(static, {**updating, KEPT_ROWS: kept * cost.settings.model.offload})
     tokens = tokens_of(rollout) / rollout.count * episodes / share
     trunk = work.trunk(shape)
     acting = partial(work.policy, shape, with_values=settings.has_critic)

@@ -19,6 +19,7 @@ from triphase.footprints.moments import (
     BASE,
     CACHE,
     GRADIENTS,
+    KEPT_ROWS,
     MOMENTS,
     PROCESS,
     TEMPORARY,
@@ -129,17 +130,18 @@ def plan_for(settings: RunSettings, machine: Machine) -> MachinePlan:
         SettingsError: a step has fewer prompts or rows than there are GPUs.
         ModelError, DataError: as `make_plan`.
     """
-    share = share_of(settings, machine.gpus)
+    gpus, memory = machine.gpus, machine.memory
+    share = share_of(settings, gpus)
     config, tokenizer = opened(settings.model)
-    load = _load_of(workload(settings, Template.of(tokenizer, settings.model)), machine.gpus)
+    load = _load_of(workload(settings, Template.of(tokenizer, settings.model)), gpus)
     exact = settings.model.dtype == "float32" or (settings.sft_method == "full" and settings.model.dtype == "auto")
     with traceable(settings):
         work = work_of(settings, config, torch.float32 if exact else torch.bfloat16, on_card=True)
-        servers = server_bytes(settings, work, card=machine.memory, ranks=machine.gpus)
-        cost = CostModel(share, work, load, process_bytes=0.0, server_bytes=servers, ranks=machine.gpus)
+        servers = server_bytes(settings, work, card=memory, ranks=gpus)
+        cost = CostModel(share, work, load, process_bytes=0.0, server_bytes=servers, card_bytes=memory, ranks=gpus)
         notes = list[str]()
-        if machine.gpus == 1:
-            cost.settings, notes = sized(cost, machine.memory * _ROOM, on_card=True)
+        if gpus == 1:
+            cost.settings, notes = sized(cost, memory * _ROOM, on_card=True)
         planned = footprints_of(cost)
     wanted = todo(settings)
     phases = [each for each in planned if _step(each.phase) in wanted]
@@ -232,7 +234,7 @@ def _with(
             parts[TEMPORARY] = 0.0  # its bytes are in the host's memory
         if strategy == "fsdp2":
             models = round(parts[BASE] / work.base_bytes)  # the base, and a policy with weights of its own
-            parts[BASE] += 2 * layer - models * given
+            parts |= {BASE: parts[BASE] + 2 * layer - models * given, KEPT_ROWS: 0.0}  # no step is captured
             if whole:  # each rank steps its rows; a whole gradient stays until the step
                 parts[MOMENTS] -= 2 * given * 4 / size
         return Moment(each.name, parts, each.shape)

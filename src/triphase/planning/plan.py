@@ -147,11 +147,11 @@ def _sized_cost(
 ) -> tuple[CostModel, float, list[str]]:
     """The cost of the phases in passes that fit, the allowed bytes, and the choices."""
     on_card = device.type != "cpu"
-    allowed = float(torch.cuda.mem_get_info()[1]) if on_card else (available_gb() or 0.0) * 1e9
-    process = 0.0 if on_card else process_bytes
+    card = float(torch.cuda.mem_get_info()[1]) if on_card else 0.0
+    allowed, process = (card, 0.0) if on_card else ((available_gb() or 0.0) * 1e9, process_bytes)
     work = work_of(settings, config, dtype, on_card=on_card)
-    servers = server_bytes(settings, work, card=allowed if on_card else None)
-    cost = CostModel(settings, work, load, process_bytes=process, server_bytes=servers)
+    servers = server_bytes(settings, work, card=card or None)
+    cost = CostModel(settings, work, load, process_bytes=process, server_bytes=servers, card_bytes=card)
     cost.settings, notes = sized(cost, allowed, on_card=on_card)
     return cost, allowed, [*notes, *server_notes(settings, servers, on_card=on_card)]
 

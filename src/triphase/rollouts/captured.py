@@ -58,7 +58,7 @@ class CapturedRows:
         self._stepper, self._record, self._on_failure = stepper, record, on_failure
         self._steps: dict[int, Step] = {}
         device, self.limit, self.width = shared.device, limit, places
-        self.capacity = _whole_blocks(capacity)
+        self.capacity = whole_blocks(capacity)
         stepper.reserve(places, self.capacity)
         self.written = torch.zeros((places, limit), dtype=torch.long, device=device)
         self.counts = torch.zeros(places, dtype=torch.long, device=device)
@@ -79,7 +79,7 @@ class CapturedRows:
 
     def fits(self, count: int, length: int) -> bool:
         """Whether ``count`` rows of ``length`` tokens fit, without reading far more than theirs."""
-        return self.places >= count and length <= self.capacity <= _MOST_LONGER * _whole_blocks(length)
+        return self.places >= count and length <= self.capacity <= _MOST_LONGER * whole_blocks(length)
 
     @torch.no_grad()
     def begin(self, count: int) -> None:
@@ -172,5 +172,6 @@ class CapturedRows:
             self.ended.copy_(ended)
 
 
-def _whole_blocks(length: int) -> int:
+def whole_blocks(length: int) -> int:
+    """The capacity of rows of this many tokens."""
     return -(-length // _CAPACITY_STEP) * _CAPACITY_STEP

@@ -20,7 +20,8 @@ from triphase.rollouts.types import Request
 
 _SMALL_SHARE = 0.5  # of the width that still has a row, if no prompt waits: they move to a narrower step
 _READ_SHARE = 0.25  # of the slots that are free before prompts are processed into them
-_KEPT_SHARE = 0.04  # of the GPU's memory that may stay allocated between two calls
+KEPT_SHARE = 0.04
+"""Of the GPU's memory: what may stay allocated between two calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class CapturedWriter:
     def _allowed(self) -> float:
         if self._room is not None:
             return self._room
-        return _KEPT_SHARE * _card_bytes()
+        return KEPT_SHARE * _card_bytes()
 
 
 def _card_bytes() -> float:
