@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -468,4 +470,20 @@ def test_records_that_repeat_a_prompt_with_another_value_of_a_column_are_counted
     written(tmp_path / "p.jsonl", [*WANTED, *again, {"prompt": "mud", "want": "\ud800"}])
     assert main(["check", str(config)]) == 2
     assert "p.jsonl:9: want contains half of a surrogate pair" in capsys.readouterr().err
-    assert main(["check", str(config), "--data.on-bad-record", "drop"]) == 0
+    for limit in (EXACT_BYTES, 0):
+        monkeypatch.setattr("triphase.datacheck.conclusions.EXACT_BYTES", limit)
+        assert main(["check", str(config), "--data.on-bad-record", "drop"]) == 0
+        assert "1 records cannot be used and are left out" in capsys.readouterr().out  # as by `run`
+
+
+def test_a_column_that_no_scorer_can_get_is_the_error_and_not_that_there_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pyarrow.Table.from_pylist([{**row, "want": b"\xff"} for row in WANTED])
+    pyarrow.parquet.write_table(table, tmp_path / "p.parquet")
+    config = scored_by_a_function(tmp_path)
+    config.write_text(config.read_text().replace("p.jsonl", "p.parquet"))
+    for verb in ("check", "run"):
+        assert main([verb, str(config), "--data.on-bad-record", "drop"]) == 2
+        said = capsys.readouterr().err
+        assert r"p.parquet: row 1: want has a bytes (b'\xff') that cannot be passed to a scoring function" in said

@@ -1,7 +1,9 @@
 """Functions written for TRL work unchanged: strings where the prompt was a string, messages where it was messages."""
 
+import datetime
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +109,12 @@ def test_records_give_their_columns(tmp_path: Path) -> None:
     found = [with_columns(one, Row(row, "f", 1)) for one, row in zip(read, rows, strict=True)]
     assert [each.is_text for each in found] == [True, False, True, False, False]
     assert found[0].columns == {"answer": "x", "tests": ["t"], "id": "one"} and found == read
-    with pytest.raises(DataError, match="f:1: when has a bytes that cannot be passed to a scoring function"):
+    moment, price = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC), Decimal("1.5")  # as in a Parquet file
+    of_table = {"prompt": "a?", "when": moment, "days": [moment.date()], "price": price}
+    assert with_columns(read[0], Row(of_table, "f", 1)).columns == {
+        "when": "2026-01-31T12:00:00+00:00", "days": ["2026-01-31"], "price": 1.5
+    }  # fmt: skip
+    with pytest.raises(DataError, match=r"f:1: when has a bytes \(b'x'\) that cannot be passed to a scoring function"):
         with_columns(read[0], Row({"prompt": "a?", "when": b"x"}, "f", 1))
     for half in ("\ud800", ["\ud800"], {"\udfff": 1}):  # a server is asked in UTF-8
         with pytest.raises(DataError, match="f:1: half contains half of a surrogate pair"):

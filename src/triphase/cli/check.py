@@ -18,7 +18,8 @@ from triphase.datacheck.demands import require_settings
 from triphase.datacheck.model_names import adapter_note, place_without_torch
 from triphase.datacheck.near_duplicates import find_near_duplicates
 from triphase.datacheck.quarantine import Quarantine
-from triphase.datacheck.run_data import drops, gives_columns
+from triphase.datacheck.run_data import drops
+from triphase.datacheck.scorer_columns import gives_columns
 from triphase.datacheck.shortening import length_notes
 from triphase.datacheck.source_survey import SHOWN, SourceSurvey
 from triphase.datacheck.survey import DataSurvey, survey_data

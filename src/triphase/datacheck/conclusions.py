@@ -4,19 +4,24 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from triphase.datacheck.agenda import todo
 from triphase.datacheck.column_survey import contradicted_columns
 from triphase.datacheck.demands import Holdings, demands, holdings_of
-from triphase.datacheck.examiner import Examiner
+from triphase.datacheck.examiner import Examiner, Problem
 from triphase.datacheck.near_duplicates import AsUsed
 from triphase.datacheck.reuse_checks import taken_artifacts
 from triphase.datacheck.run_data import RunData, drops
+from triphase.datacheck.scorer_columns import gives_columns
 from triphase.datacheck.source_survey import Examine, SourceSurvey
 from triphase.datacheck.survey import DataSurvey
 from triphase.datacheck.tokenizer_checks import open_template
 from triphase.errors import DataError, TriphaseError
+from triphase.records.prompt_columns import with_columns
+from triphase.records.reading import Located
 from triphase.records.source_rows import files_of
+from triphase.records.types import Prompt
 from triphase.settings.schema import RunSettings
 from triphase.tokens.controls import control_names
 
@@ -58,7 +63,18 @@ class Judge:
     @property
     def examine(self) -> Examine | None:
         """A function that returns why a record cannot be used, if so; None if the tokenizer cannot be opened."""
-        return None if self._examiner is None else self._examiner.problem
+        return None if self._examiner is None else self._problem
+
+    def _problem(self, role: str, item: Located[Any]) -> Problem:
+        """What the model makes of a record; or why its columns cannot go to a scorer."""
+        assert self._examiner is not None  # noqa: S101 - see `examine`
+        problem = self._examiner.problem(role, item)
+        if item.row is not None and not isinstance(problem, DataError) and gives_columns(self._settings, role):
+            try:
+                with_columns(item.record if isinstance(item.record, Prompt) else item.record.prompt, item.row)
+            except DataError as error:
+                return error
+        return problem
 
     @property
     def as_used(self) -> AsUsed | None:

@@ -13,7 +13,8 @@ from typing import Any
 from triphase.datacheck.agenda import needs_reward_model
 from triphase.datacheck.examiner import response_limits
 from triphase.datacheck.model_names import place_of
-from triphase.datacheck.run_data import RunData, first_prompts
+from triphase.datacheck.run_data import RunData
+from triphase.datacheck.scorer_columns import first_prompts
 from triphase.datacheck.served_base import require_startable
 from triphase.demo.embedded import gold_of
 from triphase.errors import DataError, SettingsError

@@ -8,7 +8,6 @@ prompts is refused with both locations.
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from triphase.datacheck.examiner import Examiner
 from triphase.datacheck.near_duplicates import NearDuplicates, find_near_duplicates
+from triphase.datacheck.scorer_columns import contradiction_note, gives_columns
 from triphase.datacheck.shortening import Rests, Shortened, length_notes
 from triphase.errors import DataError
 from triphase.monitoring.log import NOTE
@@ -40,40 +40,12 @@ _STREAMS: dict[str, Callable[..., Iterator[Located[Any]]]] = {
     "prompts": stream_prompts,
     "preferences": stream_preferences,
 }
-_LOOKED_AT = 64
 _log = logging.getLogger(__name__)
 
 
 def drops(settings: RunSettings) -> bool:
     """Whether records that cannot be used are left out."""
     return settings.data.on_bad_record == "drop"
-
-
-def gives_columns(settings: RunSettings, role: str) -> bool:
-    """Whether the columns of records of ``role`` go to a scorer with their prompts."""
-    if role != ("prompts" if settings.data.prompts else "preferences"):
-        return False
-    return any(settings.ppo_of(variant).scorer.takes_columns for variant in (None, *settings.variants))
-
-
-def first_prompts(settings: RunSettings) -> list[Prompt]:
-    """The first prompts of the data with their columns, for checks; empty if they cannot be read."""
-    role = "prompts" if settings.data.prompts else "preferences"
-    found: list[Prompt] = []
-    with suppress(DataError):  # reported by the code that reads the records
-        for source in getattr(settings.data, role):
-            for item in _STREAMS[role](source, HERE, settings.data.heldout_share, lambda error: None):
-                prompt = item.record if isinstance(item.record, Prompt) else item.record.prompt
-                found.append(prompt if item.row is None else with_columns(prompt, item.row))
-                if len(found) == _LOOKED_AT:
-                    return found
-    return found
-
-
-def contradiction_note(path: str, contradicting: Mapping[str, int]) -> str:
-    """What happens to columns of which records of one prompt have different values."""
-    counts = ", ".join(f"{name} ({count})" for name, count in contradicting.items())
-    return f"{path}: records repeat a prompt with another value of {counts}; the scorer gets the first value"
 
 
 def _why_none(lengths: Mapping[str, int]) -> str:

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import date, time
+from decimal import Decimal
 from typing import Any
 
 from triphase.records.lines import Row
@@ -56,13 +58,22 @@ def _plain(row: Row, name: str, value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, default=_in_json)
         text.encode()  # requests are in UTF-8, which cannot encode half of a surrogate pair
         return value if isinstance(value, str) else json.loads(text)
     except UnicodeEncodeError:
         row.refuse(f"{name} contains half of a surrogate pair (\\ud800 to \\udfff), which is not a valid character")
     except (TypeError, ValueError, RecursionError):
         row.refuse(
-            f"{name} has a {type(value).__name__} that cannot be passed to a scoring function; "
+            f"{name} has a {type(value).__name__} ({repr(value)[:40]}) that cannot be passed to a scoring function; "
             f"write it as text, a number, true or false, or a list or mapping of these, or leave the column out"
         )
+
+
+def _in_json(value: Any) -> Any:
+    """Dates as text, decimals as numbers: tables have them, and JSON does not."""
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
+    raise TypeError
