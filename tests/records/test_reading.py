@@ -242,7 +242,7 @@ GOOD = json.dumps(ROW) + "\n"
     ("content", "message"),
     [
         (GOOD + '{"prompt": "x", "completion": }\n', "d.jsonl:2: not valid JSON: Expecting value (column 31)"),
-        (GOOD + '{"prompt": NaN}', "d.jsonl:2: not valid JSON: NaN is not a JSON value"),
+        (GOOD + '{"prompt": NaN}', "d.jsonl:2: not valid JSON: NaN is not a JSON value (write null or a text)"),
         (GOOD + "[1]", "d.jsonl:2: a record must be an object like {…}, not a list"),
         (GOOD + '"text"', "d.jsonl:2: a record must be an object like {…}, not text"),
         ("[" * 100_000, "d.jsonl:1: nested too deeply"),
@@ -384,7 +384,9 @@ def test_damaged_json(here: Path, content: str | bytes, message: str) -> None:
 
 def test_damaged_csv_and_gzip_and_names(here: Path) -> None:
     (here / "empty").mkdir()
-    assert why(here, "prompt,completion\na\n", "d.csv") == "d.csv:2: 1 fields, where there are 2 columns"
+    assert why(here, "prompt,completion\na\n", "d.csv") == (
+        "d.csv:2: 1 field, where the first line names 2 columns; quote a cell that contains commas or line breaks"
+    )
     assert why(here, 'prompt,completion\n"a,b\n', "d.csv").startswith("d.csv:2: not valid CSV")
     assert why(here, gzip.compress(GOOD.encode())[:-9], "d.jsonl.gz").startswith("d.jsonl.gz: damaged gzip file")
     assert why(here, b"no gzip", "d.jsonl.gz").startswith("d.jsonl.gz: damaged gzip file")
@@ -393,6 +395,8 @@ def test_damaged_csv_and_gzip_and_names(here: Path) -> None:
         ("gone.jsonl", "there is no such file"),
         ("empty", "is a directory without data files"),
         ("a b/c", "neither a file"),
+        ("hf://datasets/a/b/c.parquet", "addresses are not read; download the file, or name a data set of the hub by"),
+        ("https://example.org/*.jsonl", "addresses are not read"),
     ):
         with pytest.raises(DataError, match=message):
             read_demonstrations(SourceSettings(path=path), here)

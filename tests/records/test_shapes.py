@@ -46,6 +46,7 @@ def why(path: str | Path, here: Path) -> str:
         ("lines.json", LINES.encode()),
         ("list.json", json.dumps(ROWS, indent=2).encode()),
         ("bom.csv", "\ufeffprompt,completion\r\nsüß river,song\r\nmud,rust\r\n".encode()),
+        ("blank.csv", "\n\nprompt,completion\n\nsüß river,song\nmud,rust\n\n".encode()),
     ],
 )
 def test_shapes_that_are_read(here: Path, name: str, content: bytes) -> None:

@@ -133,6 +133,10 @@ def test_paths_are_relative_to_the_file_and_hub_ids_stay(tmp_path: Path) -> None
     assert settings.model.name == str(tmp_path / "models" / "mine")
     file.write_text(BASE.replace("organization/model", "embedded:tiny"))
     assert load_settings(file).model.name == "embedded:tiny"
+    for path, found in (("at-10:30.jsonl", str(tmp_path / "at-10:30.jsonl")), ("hf://a/b.jsonl", "hf://a/b.jsonl")):
+        assert (
+            load_settings(file, {"data.demonstrations": f"[{{path: '{path}'}}]"}).data.demonstrations[0].path == found
+        )
     file.write_text(BASE + "rollouts: {python: ../vllm/bin/python}\n")
     assert load_settings(file).rollouts.python == str(tmp_path.parent / "vllm/bin/python")
     file.write_text(BASE + "rollouts: {python: python3.11}\n")

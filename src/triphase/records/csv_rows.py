@@ -37,12 +37,16 @@ def csv_rows(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
         text = lines.taken()
         if fields is None:
             return
+        if not fields:
+            continue  # an empty line
         if columns is None:
             columns = _header(fields, name, number, comma)
         elif len(fields) != len(columns):
-            if fields:
-                reason = f"{len(fields)} fields, where there are {len(columns)} columns"
-                refused(RecordError(f"{name}:{number}: {reason}", number, text))
+            reason = (
+                f"{len(fields)} field{'s' * (len(fields) > 1)}, where the first line names {len(columns)} "
+                f"column{'s' * (len(columns) > 1)}; quote a cell that contains {_SEPARATORS[comma]} or line breaks"
+            )
+            refused(RecordError(f"{name}:{number}: {reason}", number, text))
         else:
             cells = zip(columns, fields, strict=True)
             values = {column: unprotected(cell) if column in NAMES else cell for column, cell in cells}

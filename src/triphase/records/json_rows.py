@@ -87,7 +87,7 @@ class StrictDecoder(json.JSONDecoder):
 
 
 def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a JSON value")
+    raise ValueError(f"{text} is not a JSON value (write null or a text)")
 
 
 def _require_lines(text: str, name: str, number: int) -> None:

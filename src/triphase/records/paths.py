@@ -17,6 +17,7 @@ from triphase.errors import DataError, RunError
 
 SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 PACKED = (".gz", ".zst")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PATTERN = re.compile(r"[*?\[]")
 _SPLIT = re.compile(r"(?:^|(?<=[-_.=]))(train|test|valid|validation|val|dev|eval)(?=$|[-_.])", re.I)
 _ABOUT = (".md", ".rst", ".py", ".yaml", ".yml", ".png", ".svg", ".pdf", "")
@@ -44,6 +45,11 @@ def is_file_name(text: str, base: Path) -> bool:
     """
     if "\0" in text:
         raise DataError(f"{shown(text)}: the path of a data file contains a NUL character")
+    if _ADDRESS.match(text):
+        raise DataError(
+            f"{shown(text)}: addresses are not read; download the file, or name a data set of the hub by its id "
+            "(organization/name)"
+        )
     if text.startswith(("/", "./", "../", "~")) or text in (".", "..") or format_of(Path(text)) in SUFFIXES:
         return True
     if _PATTERN.search(text):

@@ -77,7 +77,7 @@ def _anchor_program(rollouts: Any, base: Path) -> None:
 def _anchored(text: str, base: Path, file: bool) -> str:
     if text.startswith("~"):
         return str(expanded(text))
-    if ":" in text or not text or "\0" in text:
+    if ("://" if file else ":") in text or not text or "\0" in text:
         return text
     named = text.endswith(FILE_SUFFIXES) or any(sign in text for sign in "*?[")
     explicit = text.startswith(("./", "../")) or (file and named)
