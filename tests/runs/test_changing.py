@@ -7,9 +7,11 @@ import pytest
 from tests.runs.small_run import do, files_of, settings, write_data
 
 from triphase.errors import RunError
+from triphase.monitoring.progress import SilentProgress
 from triphase.monitoring.sums import changes
 from triphase.runs import pipeline
 from triphase.runs.directory import RunDirectory
+from triphase.runs.session import prepare
 from triphase.settings.schema import RunSettings
 
 BY_FUNCTION = {"function": "tests.rewards.functions:lengths"}
@@ -83,3 +85,16 @@ def test_a_new_variant_of_a_finished_run_takes_the_old_summary_away(finished: Pa
 def test_whether_there_is_phase_1_cannot_be_changed_behind_ppo(finished: Path) -> None:
     with pytest.raises(RunError, match=r"sft\.method is none there and lora here, and ppo has started with it"):
         do(chosen(finished, sft={"method": "lora"}))
+
+
+def test_a_run_that_lacks_memory_names_settings_with_which_it_continues(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    with prepare(settings(tmp_path, method="lora"), SilentProgress()) as run:
+        run.process_bytes = 0.0
+        named = run.directory.shortage_of("sampling")
+        assert named is not None and "sampling.batch_size: 16" in named and "model.dtype: bfloat16" in named
+        assert run.directory.shortage_of("evaluation") is not None
+        (run.path / "sft" / "checkpoints" / "000001").mkdir(parents=True)
+        named = run.directory.shortage_of("sampling")
+        assert named is not None and "sampling.batch_size: 16" in named and "model.dtype" not in named
+        assert run.directory.shortage_of("evaluation") is None  # another dtype alone would help

@@ -15,11 +15,12 @@ from triphase.errors import RunError, is_out_of_memory
 from triphase.settings.phase_names import section_of
 
 LOWER = {
-    "sft": "sft.microbatch_tokens (changes rounding at most), then model.max_length; or sft.method: lora",
-    "sampling": "sampling.batch_size (changes rounding at most), then sampling.max_response_tokens",
-    "reward": "reward.microbatch_tokens (changes rounding at most), then model.max_length",
-    "ppo": "ppo.microbatch_tokens (changes rounding at most), then ppo.batch_size or ppo.max_response_tokens; or "
-    "ppo.method: lora",
+    "sft": "sft.microbatch_tokens (changes rounding at most), or set model.recompute_activations: true; or, in a new "
+    "run, sft.method: lora",
+    "sampling": "sampling.batch_size (changes rounding at most)",
+    "reward": "reward.microbatch_tokens (changes rounding at most), or set model.recompute_activations: true",
+    "ppo": "ppo.microbatch_tokens (changes rounding at most), or set model.recompute_activations: true; or, in a "
+    "branch, ppo.batch_size, ppo.max_response_tokens or ppo.method: lora",
     "evaluation": "sampling.batch_size and ppo.microbatch_tokens (both change rounding at most)",
 }
 _UNLIMITED = resource.RLIM_INFINITY

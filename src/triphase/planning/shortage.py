@@ -1,6 +1,7 @@
 """The plan of a run in progress: for a phase that ran out of memory, and next to the measurements."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from triphase.errors import TriphaseError
@@ -12,14 +13,15 @@ from triphase.settings.schema import RunSettings
 _log = logging.getLogger(__name__)
 
 
-def shortage_of(settings: RunSettings, phase: str, process_bytes: float | None) -> str | None:
-    """`shortage` of a phase that has run out of memory; None if the plan cannot be made, or has nothing to lower."""
+def shortage_of(settings: RunSettings, phase: str, used: float | None, can_change: Callable[[str], bool]) -> str | None:
+    """`shortage` of a phase that has run out of memory; None without a plan, or a setting to lower that can change."""
     try:
-        found = make_plan(settings, process_bytes).as_json()
+        found = make_plan(settings, used).as_json()
     except (TriphaseError, MemoryError, RuntimeError):
         return None
-    helps = phase in found["phases"] and found["phases"][phase]["remedies"]
-    return shortage(found, phase) if helps else None
+    entry = found["phases"].get(phase, {"remedies": ()})
+    entry["remedies"] = [each for each in entry["remedies"] if can_change(each[0].partition(":")[0])]
+    return shortage(found, phase) if entry["remedies"] else None
 
 
 def write_plan(settings: RunSettings, run: Path, process_bytes: float | None) -> None:

@@ -5,11 +5,12 @@ file that was repaired before anything was trained on it.
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from triphase.settings.phase_names import VARIANTS, ppo_phase, section_of
+from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import RANKED, has_trained, taken_of
 
 SFT, SAMPLING, LABELING, REWARD, PPO, EVALUATION = "sft", "sampling", "labelling", "reward", "ppo", "evaluation"
@@ -31,6 +32,7 @@ FREE = (
 )
 # These bound memory and change rounding at most: a run that ran out of memory must be able to continue with less.
 BOUNDS = ("microbatch_tokens", "trunk_cache_gb", "trunk_file_gb")
+_BATCH = "sampling.batch_size"
 # The address of a server and its request options may differ too; its presence may not, nor the scorer, nor what is
 # sampled when.
 _SERVERS = ("rollouts", "scorer")
@@ -92,6 +94,12 @@ def dependent(key: str, begun: Collection[str], settings: Mapping[str, Any]) -> 
     return next((phase for phase in found if phase != EVALUATION), found[0] if found else None)
 
 
+def changeable(run: Path, settings: RunSettings) -> Callable[[str], bool]:
+    """Says of a setting whether ``run`` continues with another value of it."""
+    begun, values = begun_phases(run, settings.variants), settings.model_dump(mode="json")
+    return lambda key: key in FREE or is_bound(key) or dependent(key, begun, values) in (None, EVALUATION)
+
+
 def _readers(key: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     if key in ("sft.method", "data.demonstrations") and not _is_tuned(settings):
         return _ALL  # the started phases began with the unmodified model
@@ -142,7 +150,7 @@ def is_way_to_server(key: str) -> bool:
 
 def is_bound(key: str) -> bool:
     """Whether a setting bounds memory, and changes rounding at most."""
-    return key.rpartition(".")[2] in BOUNDS and not _is_option(key)
+    return key == _BATCH or (key.rpartition(".")[2] in BOUNDS and not _is_option(key))
 
 
 def _is_option(key: str) -> bool:

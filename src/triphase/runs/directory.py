@@ -153,7 +153,7 @@ class RunDirectory:
             if self._is_of_moved_rounds(key, old):
                 changed = True
                 continue
-            if key == "sampling.batch_size" or is_bound(key):
+            if is_bound(key):
                 self.notes.append(
                     f"{key} was {shown(old)} when this run was started and is {shown(new)} now: rounding may differ"
                 )

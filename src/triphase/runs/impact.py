@@ -15,7 +15,6 @@ from triphase.settings.schema import RunSettings
 
 _FIRST = (SFT, SAMPLING, LABELING, REWARD)
 _SHOWN = 6
-_ROUNDING = "sampling.batch_size"
 
 
 def impact(old: RunSettings, new: RunSettings, changed_data: Mapping[str, Collection[str]]) -> dict[str, str]:
@@ -103,7 +102,7 @@ def ranks_by_people(*settings: RunSettings) -> bool:
 def _changes(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """The differences that affect a result."""
     for key, before, now in differences(kept, wanted):
-        if key not in FREE and key != _ROUNDING and not is_bound(key) and not is_of_a_server(key, before, now):
+        if key not in FREE and not is_bound(key) and not is_of_a_server(key, before, now):
             yield key, before, now
 
 

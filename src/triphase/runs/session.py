@@ -31,7 +31,7 @@ from triphase.records.types import Demonstration, Prompt
 from triphase.runs.base_dtype import inherited_dtype, kept_dtype
 from triphase.runs.base_model import BaseModel, automatic_dtype
 from triphase.runs.checked_score import CheckedScore
-from triphase.runs.dependence import settings_of
+from triphase.runs.dependence import changeable, settings_of
 from triphase.runs.directory import RunDirectory
 from triphase.runs.ranks import Ranks, show_directory, threads_of
 from triphase.runs.store_contents import require_contents
@@ -86,7 +86,9 @@ class Run:
         self._shared: SharedModel | None = None
         self._base = BaseModel(settings, strategy, before=self.forget_model, dtype=lambda: kept_dtype(directory.path))
         self.process_bytes: float | None = None
-        directory.shortage_of = lambda phase: shortage_of(directory.settings, phase, self.process_bytes)
+        directory.shortage_of = lambda phase: shortage_of(
+            settings, phase, self.process_bytes, changeable(self.path, settings)
+        )
 
     @property
     def path(self) -> Path:
@@ -232,15 +234,12 @@ class Run:
         shared = self._base.opened(settings)
         if settings.adapter is not None and self.directory.is_held:
             self.say(adapter_note(settings))
-        size = notes_on(
-            shared.backbone.model.config, layers=self.settings.adapters.layers, max_length=settings.max_length
-        )
-        for note in (*shared.template.notes, *size):
-            if self.directory.is_held:
-                logging.getLogger(__name__).warning("%s", note)
-        base = sum(local_part(value).nbytes for value in shared.backbone.base_tensors().values())
         if self.directory.is_held:
+            config, layers = shared.backbone.model.config, self.settings.adapters.layers
+            for note in (*shared.template.notes, *notes_on(config, layers=layers, max_length=settings.max_length)):
+                logging.getLogger(__name__).warning("%s", note)
             load_code()
+        base = sum(local_part(value).nbytes for value in shared.backbone.base_tensors().values())
         self.directory.restart_peak()
         self.process_bytes = max(0.0, float(resident_bytes() - base))
         if self.strategy.world == 1:  # else each rank would plan, with another number
