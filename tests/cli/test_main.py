@@ -106,6 +106,9 @@ def test_mistakes_in_settings(mistake: Callable[..., str], config: Path) -> None
         mistake("run", config, "ppo.epochs")
         == "ppo.epochs: unexpected; settings are given as --ppo.kl-coefficient 0.02"
     )
+    assert mistake("run", config, "--ppo.scorer", "{function: mine.py}").startswith(
+        "--ppo.scorer: function: mine.py is not allowed; it must be"
+    )
     assert mistake("ppo", config, "--variant", "x") == "--variant: there is no variant 'x'; known are none"
     assert mistake("ppo", config, "--variant", "x", "--variants.y.epochs", "2").endswith("no variant 'x'; known are y")
     assert mistake("report", config.parent).endswith("(no config.yaml in it); run directories are runs/NAME")

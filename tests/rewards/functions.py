@@ -189,6 +189,10 @@ def seen(prompts: Any, completions: Any, finished: Any, calls: str, solution: An
     return [True] * len(completions)
 
 
+def reads_ids(completions: list[Any], completion_ids: list[list[int]], **_: Any) -> list[float]:
+    return [float(len(ids)) for ids in completion_ids]
+
+
 def everything(**given: Any) -> list[float]:
     return [float(len(given))] * len(given["completions"])
 

@@ -65,6 +65,9 @@ def test_a_column_that_no_record_has_is_told_before_the_first_step() -> None:
     with pytest.raises(SettingsError, match=wanted):
         examine(settings, [prompt(answer="4")])
     examine(settings, [prompt(answer="4"), prompt(ground_truth="4")])
+    ours = ScorerSettings(function="tests.rewards.functions:reads_ids")
+    with pytest.raises(SettingsError, match="needs completion_ids, which TRL passes and Triphase does not; leave the"):
+        examine(ours, [prompt()])
     with pytest.raises(SettingsError, match="takes no option facter; it takes calls, factor"):
         examine(ScorerSettings(function="tests.rewards.functions:lengths", options={"facter": 2}))
 

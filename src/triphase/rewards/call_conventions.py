@@ -21,6 +21,7 @@ from triphase.settings.data import OURS
 _GIVEN = ("prompts", "responses", "completions", "finished")
 _OF_THE_FORMATS = {*OURS} - {"answer", "output"}
 """Columns that every record may have. An answer to a prompt is usually there for a scorer."""
+_OF_TRL = ("completion_ids", "environments", "log_extra", "log_metric", "trainer_state")
 _NEAR = 0.75
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -60,6 +61,9 @@ class Convention:
         missing = sorted(self._needed - given)
         if not missing:
             return None
+        if missing[0] in _OF_TRL:
+            own = "leave the parameter out, or give it a default"
+            return f"needs {missing[0]}, which TRL passes and Triphase does not; {own}"
         have = f"the columns {', '.join(columns)}" if columns else "no further column"
         return (
             f"needs {missing[0]}, which is neither a column of the prompts' records ({have}) nor "

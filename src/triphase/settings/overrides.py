@@ -20,8 +20,9 @@ class Places:
 
     def of(self, path: KeyPath) -> str:
         """``--ppo.clip-range: `` or ``my.yaml:12: ppo.clip_range: ``, to precede the reason."""
-        if path in self.flags:
-            return f"{self.flags[path]}: "
+        for length in range(len(path), 0, -1):
+            if flag := self.flags.get(path[:length]):
+                return f"{flag}: {dotted(path[length:])}: " if path[length:] else f"{flag}: "
         return f"{self.source.where(path)}: {dotted(path)}: " if path else f"{self.source.name}: "
 
     def of_unknown(self, path: KeyPath) -> str:
