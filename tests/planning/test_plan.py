@@ -3,6 +3,7 @@
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -163,12 +164,20 @@ def test_off_load_without_a_card_is_refused_in_one_line(
     assert len(error.splitlines()) == 1
 
 
-def test_a_run_that_was_off_loaded_opens_on_a_machine_without_a_card(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("trained", "opened"),
+    [
+        ({"offload": True, "compile_layers": True}, {"offload": False, "compile_layers": False}),
+        ({"device": "cuda", "capture_decoding": "on"}, {"device": "auto", "capture_decoding": "auto"}),
+        ({"device": "cpu", "capture_decoding": "off"}, {"device": "cpu", "capture_decoding": "off"}),
+    ],
+)
+def test_a_run_of_a_card_opens_on_a_machine_without_one(
+    trained: dict[str, Any], opened: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = settings(tmp_path)
-    model = plain.model.model_copy(update={"offload": True, "compile_layers": True})
+    model = plain.model.model_copy(update=trained)
     monkeypatch.setattr(opening, "load_settings", lambda path: plain.model_copy(update={"model": model}))
     monkeypatch.setattr(opening, "require_shared", lambda path: None)
-    opened = opening.open_run(tmp_path / "run").settings.model
-    assert (opened.name, opened.offload, opened.compile_layers) == (plain.model.name, False, False)
+    found = opening.open_run(tmp_path / "run").settings.model
+    assert found.name == plain.model.name and {name: getattr(found, name) for name in trained} == opened

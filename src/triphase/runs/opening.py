@@ -20,6 +20,10 @@ from triphase.training.finals import holds_whole_model, load_policy
 from triphase.training.stopping import StopRequest
 
 
+_OF_A_CARD = ("cuda", "on")
+"""Values of settings that need a GPU."""
+
+
 def open_run(path: Path, *, wide: bool = False) -> Run:
     """A run in its current state, which may have been moved.
 
@@ -29,8 +33,9 @@ def open_run(path: Path, *, wide: bool = False) -> Run:
     here = path.resolve()
     require_shared(here)
     settings = load_settings(path).model_copy(update={"output": str(here.parent), "name": here.name})
-    # For training alone; a machine without a GPU, to which the run was moved, would refuse them.
+    # For training alone, or for a GPU; a machine without one, to which the run was moved, would refuse them.
     changed: dict[str, object] = {"offload": False, "compile_layers": False} | ({"quantization": None} if wide else {})
+    changed |= {name: "auto" for name in ("device", "capture_decoding") if getattr(settings.model, name) in _OF_A_CARD}
     settings = settings.model_copy(update={"model": settings.model.model_copy(update=changed)})
     return Run(settings, RunDirectory(settings), SilentProgress(), StopRequest())
 
