@@ -19,7 +19,6 @@ from triphase.training.artifacts import is_whole
 from triphase.training.finals import holds_whole_model, load_policy
 from triphase.training.stopping import StopRequest
 
-
 _OF_A_CARD = ("cuda", "on")
 """Values of settings that need a GPU."""
 
