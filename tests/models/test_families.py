@@ -23,6 +23,7 @@ from triphase.demo.tiny import tiny_directory
 from triphase.errors import ModelError
 from triphase.models.loading import LoadedModel
 from triphase.models.pretrained import experts_note
+from triphase.models.quantization import linear_maps
 from triphase.models.roles import POLICY, REWARD, SharedModel
 from triphase.runs import pipeline
 from triphase.settings.schema import AdapterSettings, ModelSettings
@@ -159,10 +160,13 @@ def test_a_trunk_that_cannot_run_is_refused_by_check_and_run_alike(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if "experts" in family.note])
-def test_experts_are_named_and_have_no_adapter(name: str) -> None:
+def test_experts_are_named_and_have_no_adapter_and_all_bits(name: str) -> None:
     shared = shared_of(FAMILIES[name])
+    note = str(experts_note(shared.backbone.model.config))
+    assert "the model has 4 experts" in note and "neither an adapter nor model.quantization" in note
+    owners = {type(owner).__name__ for owner, _, _ in linear_maps(shared.backbone.model, "int8")}
+    assert owners and not any("Experts" in owner for owner in owners)
     stir(shared, POLICY)
-    assert "the model has 4 experts" in str(experts_note(shared.backbone.model.config))
     paths = list(shared.adapters.parameters(POLICY))
     held = {id(value) for value in shared.adapters.parameters(POLICY).values()}
     experts = [n for n, v in shared.backbone.model.named_parameters() if ".experts" in n and id(v) not in held]

@@ -117,8 +117,8 @@ def experts_note(config: Any) -> str | None:
     if count is None:
         return None
     return (
-        f"the model has {count} experts: their weights are fused tensors, not linear layers, and "
-        f"get no adapter; its other linear layers do (sft.method: full trains all)"
+        f"the model has {count} experts: their weights are fused tensors, not linear layers, and get "
+        f"neither an adapter nor model.quantization; its other linear layers do (sft.method: full trains all)"
     )
 
 

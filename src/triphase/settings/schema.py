@@ -32,8 +32,8 @@ class ModelSettings(Settings):
     as with `ppo.method: full`. Adapters, heads and optimizer states are always float32."""
     quantization: Literal["int8", "nf4"] | None = None
     """Keep the linear layers of the frozen base in 8 bits (`int8`, by torchao) or 4 (`nf4`, by bitsandbytes) if it does
-    not fit (`pip install 'triphase[quantization]'`): all phases are slower, generation most. By default `dtype` is
-    kept."""
+    not fit (`pip install 'triphase[quantization]'`): all phases are slower, generation most. Experts, which are fused
+    tensors, stay in `dtype`; a note says so. By default everything does."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """The device; `auto` selects CUDA if available."""
     max_length: Positive = 1024
