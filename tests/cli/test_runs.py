@@ -254,6 +254,18 @@ def test_answers_that_are_not_to_be_learned_are_scored(folder: Path, capsys: pyt
     assert [row["score"] for row in found] == pytest.approx([found[0]["score"]] * 6, abs=1e-5)
 
 
+def test_rankings_and_votes_are_not_scored_which_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for row, form in (
+        ({"prompt": "oak", "responses": ["sun", "elm"], "places": [1, 2]}, "rankings"),
+        ({"prompt": "oak", "response_a": "sun", "response_b": "elm", "winner": "a"}, "votes"),
+        ({"instruction": "oak", "completions": [{"response": "sun", "overall_score": 3}] * 2}, "UltraFeedback"),
+    ):
+        assert main(["score", str(folder / "runs" / "first"), str(lines(folder / "ranked.jsonl", row))]) == 2
+        said = capsys.readouterr().err
+        assert f"ranked.jsonl:1: read as {form}" in said and "data.preferences" not in said
+        assert said.rstrip().endswith("are scored: write one of these for each response or pair")
+
+
 def test_scores_go_to_a_new_file_and_what_cannot_be_scored_is_said(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from triphase.datacheck.agenda import left_out
 from triphase.errors import DataError, RunError, UnscoredAnswer
+from triphase.records.forms import form_named
 from triphase.records.lines import RecordError, Row
 from triphase.records.prompt_columns import with_columns
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences
@@ -160,7 +161,14 @@ def _with_scores(
 def _rows(file: str, encode: Encode, *, columns: bool) -> Iterator[Scorable]:
     """The rows in their order, including refused ones. ``columns``: whether the scorer needs them."""
     source, refused = SourceSettings(path=file), list[DataError]()
-    compares = any("chosen" in row.values for row in islice(read_rows(source, Path(), refused.append), 1))
+    first = next(read_rows(source, Path(), refused.append), None)
+    compares = first is not None and "chosen" in first.values
+    if first is not None and not compares and form_named(first, "demonstrations") is None:
+        if (form := form_named(first, "preferences")) is not None:
+            raise DataError(
+                f"{first.where}: read as {form.name}; rows with one response each, or with chosen and rejected, are "
+                "scored: write one of these for each response or pair"
+            )
     refused.clear()
     records: Iterator[Located[Comparison] | Located[Demonstration]] = (
         stream_preferences(source, Path(), 0.0, refused.append)
