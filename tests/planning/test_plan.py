@@ -15,6 +15,7 @@ from triphase.demo.tiny import tiny_directory
 from triphase.errors import ModelError, RunError
 from triphase.monitoring.memory import memory_errors
 from triphase.planning import plan as planning
+from triphase.planning.rates import Rates
 from triphase.planning.shortage import shortage_of
 from triphase.reports.contents import read_run
 from triphase.reports.page import page_of
@@ -54,6 +55,27 @@ def test_every_phase_is_planned_without_reading_a_weight(
         300032,
     )
     assert adapter["numbers"] == 4 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128))
+
+
+@pytest.mark.parametrize(("threads", "used"), [(2, 2), (None, 3)])
+def test_the_rate_is_measured_with_the_threads_of_the_run(
+    threads: int | None, used: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_data(tmp_path)
+    seen: list[int] = []
+
+    def measured(*_: Any, **__: Any) -> Rates:
+        seen.append(torch.get_num_threads())
+        return Rates(1.0, 1.0)
+
+    monkeypatch.setattr(planning, "measure_rates", measured)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        planning.make_plan(settings(tmp_path, threads=threads))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [used]
 
 
 def test_plans_share_the_work_of_one_model_and_of_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

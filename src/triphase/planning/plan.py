@@ -101,6 +101,7 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
         _warm_up(config, dtype)
         give_back()
         process_bytes = float(resident_bytes())
+    torch.set_num_threads(settings.threads or torch.get_num_threads())
     rates = measure_rates(config, dtype, device, rows=settings.sampling.batch_size)
     with traceable(settings):
         cost, allowed, notes = _sized_cost(settings, load, config, dtype, device, process_bytes)
@@ -117,9 +118,8 @@ def sized_settings(
 ) -> tuple[RunSettings, list[str]]:
     """The settings with a size that fits in place of each `microbatch_tokens: auto`, and a line about each.
 
-    ``dtype`` is the base's, if it is open.
-
-    What cannot be planned stays unchanged, which means a suitable value for the machine; the line says so.
+    ``dtype`` is the base's, if it is open. What cannot be planned stays unchanged, which means a suitable value for the
+    machine; the line says so.
     """
     if not asks(settings):
         return settings, []
