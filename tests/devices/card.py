@@ -30,6 +30,7 @@ _WAITS = {
     _aten.repeat_interleave.Tensor: "repeat_interleave",
 }
 _INDEXING = (_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default)
+_TAKE_NUMBERS = (*_INDEXING, _aten.fill_.Tensor, _aten.masked_fill.Tensor, _aten.masked_fill_.Tensor)
 
 
 class MixedDevicesError(RuntimeError):
@@ -132,7 +133,9 @@ def _refuse_mixture(func: Any, args: Any, kwargs: Any) -> None:
     if func in (_aten._to_copy.default, _aten.copy_.default, _aten.copy.default):
         return
     on_card = [each for each in tensors if isinstance(each, OnCard)]
-    others = [each for each in tensors if not isinstance(each, OnCard) and each.ndim]  # numbers may stand beside
+    # Numbers may stand beside where elements are computed one by one, but are not joined with what is on a card.
+    numbers = torch.Tag.pointwise in func.tags or func in _TAKE_NUMBERS
+    others = [each for each in tensors if not isinstance(each, OnCard) and (each.ndim or not numbers)]
     if on_card and others:
         raise MixedDevicesError(f"{func}: {tuple(others[0].shape)} {others[0].dtype} of the processor beside the card")
 
@@ -181,6 +184,8 @@ def install() -> torch.device:
     # These two make their tensor on the processor first, on a path that a device in Python does not have.
     for name in ("tensor", "as_tensor"):
         setattr(torch, name, _through_the_processor(getattr(torch, name)))
+    # This one makes its tensor empty first, and a tensor of the card keeps its size.
+    torch.arange = _at_once(torch.arange)  # type: ignore[assignment]
     return torch.device(NAME, 0)
 
 
@@ -193,5 +198,14 @@ def _through_the_processor(make: Callable[..., Tensor]) -> Callable[..., Tensor]
             return make(data, device=device, **kwargs)
         tensor = make(data, **kwargs)
         return tensor if device is None else tensor.to(device)
+
+    return made
+
+
+def _at_once(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def made(*arguments: Any, device: Any = None, **kwargs: Any) -> Tensor:
+        if device is None or torch.device(device).type != NAME:
+            return make(*arguments, device=device, **kwargs)
+        return OnCard(make(*arguments, **kwargs))
 
     return made

@@ -22,14 +22,15 @@ class Counts:
     Attributes:
         watch: the waits, by operation.
         microbatches, tokens, reads: backward passes, tokens that all rows wrote side by side, readings of prompts.
-        update_waits: those within the updates of PPO; of `update_microbatches` microbatches in as many minibatches.
+        update_waits: those within the updates of PPO; of `update_microbatches` microbatches in as many minibatches,
+            `first_microbatches` of them in the first.
     """
 
     def __init__(self) -> None:
         self.watch = card.Watch()
         self.microbatches = self.tokens = self.reads = 0
         self._within = False
-        self.update_waits = self.update_microbatches = self.minibatches = 0
+        self.update_waits = self.update_microbatches = self.first_microbatches = self.minibatches = 0
 
     @contextmanager
     def counting(self) -> Iterator[None]:
@@ -64,6 +65,7 @@ class Counts:
     def _update(self, real: Any, policy: Any, minibatch: Any, *args: Any, **kwargs: Any) -> Any:
         self.minibatches += 1
         self.update_microbatches += len(minibatch)
+        self.first_microbatches = self.first_microbatches or len(minibatch)
         before = sum(self.watch.waits.values())
         made = real(policy, minibatch, *args, **kwargs)
         self.update_waits += sum(self.watch.waits.values()) - before
@@ -71,8 +73,8 @@ class Counts:
 
     def as_json(self) -> dict[str, Any]:
         """All of it."""
-        names = ("microbatches", "tokens", "reads", "update_waits", "update_microbatches", "minibatches")
-        return {"waits": dict(self.watch.waits), **{name: getattr(self, name) for name in names}}
+        names = ("microbatches", "tokens", "reads", "update_waits", "update_microbatches", "first_microbatches")
+        return {"waits": dict(self.watch.waits), **{name: getattr(self, name) for name in (*names, "minibatches")}}
 
 
 @contextmanager
@@ -90,10 +92,10 @@ def main() -> None:
     """All steps on the card and on the processor."""
     device = card.install()  # before the first backward, which makes a thread for each device that there is
     wanted = sys.argv[1:] or list(steps.STEPS)
-    on_processor = {name: steps.STEPS[name](steps.shared_on("cpu")) for name in wanted}
+    on_processor = {name: steps.STEPS[name](steps.model_of(name, "cpu")) for name in wanted}
     found = {}
     for name in wanted:
-        shared, counts = steps.shared_on(device), Counts()
+        shared, counts = steps.model_of(name, device), Counts()
         shared.stepper(None)  # compared with the full pass, once
         steps.around_step = counts.counting
         try:

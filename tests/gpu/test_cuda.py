@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.devices.steps import STEPS, ppo_phase, shared_on
+from tests.devices.steps import STEPS, model_of, ppo_phase, shared_on
 from tests.small import Lines
 
 from triphase.cli.main import main
@@ -35,7 +35,7 @@ def steady(metrics: dict[str, float]) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", STEPS)
 def test_the_card_computes_what_the_processor_computes(name: str) -> None:
-    there, here = steady(STEPS[name](shared_on("cuda"))), steady(STEPS[name](shared_on("cpu")))
+    there, here = (steady(STEPS[name](model_of(name, device))) for device in ("cuda", "cpu"))
     assert there.keys() == here.keys()
     assert there == pytest.approx(here, rel=1e-4, abs=1e-4)
 

@@ -8,6 +8,7 @@ the skipped steps are not used. Source: Ouyang et al. (arXiv 2203.02155), Eq. 2.
 pretraining text, and a mean over tokens in place of a sum over each text.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -49,20 +50,21 @@ class SFTMix:
         tokens = sum(len(sample.response) for sample in chosen)
         lengths = [sample.length for sample in chosen]
         mine = self._strategy.mine(lengths)
-        loss = 0.0
+        losses = []  # on the device until all passes are queued
         on_card = self._shared.backbone.on_card
         for part in microbatches([lengths[place] for place in mine], max_tokens=max_tokens, on_card=on_card):
-            loss += self._part(policy, [chosen[mine[place]] for place in part], tokens)
+            losses.append(self._part(policy, [chosen[mine[place]] for place in part], tokens))
+        loss = math.fsum(torch.stack(losses).tolist()) if losses else 0.0
         return self._strategy.total({"ppo/sft_loss": loss})
 
-    def _part(self, policy: Policy, samples: Sequence[Encoded], tokens: int) -> float:
+    def _part(self, policy: Policy, samples: Sequence[Encoded], tokens: int) -> torch.Tensor:
         batch = pad_batch(samples, pad_id=self._shared.template.pad_id, device=self._shared.device)
         with torch.no_grad():
             states = self._shared.trunk(batch)
         output = policy.output(batch, states, temperature=1.0)
         loss, _ = response_nll(output.logprobs, batch.response_mask, token_count=tokens)
         (self._settings.sft_mix * loss).backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
+        return loss.detach()
 
 
 def visits(settings: PPOSettings) -> int:
