@@ -47,9 +47,10 @@ class ModelSettings(Settings):
     `method: full` the whole frozen base). The results are the same; copying takes time in every step, and captured
     steps of sampling are captured again in each iteration. Refused on a CPU."""
     compile_layers: bool = False
-    """Compile the adapted layers with `torch.compile`: elementwise operations are fused, results change by rounding.
-    The first passes take a minute or more, so it pays only for long runs, and a compiler must be installed (on a CPU a
-    C++ compiler); without one, a warning says so and nothing is compiled."""
+    """Compile the adapted layers, but for the last, with `torch.compile`: elementwise operations are fused, results
+    change by rounding. Layers that `method: full` trains are not compiled. The first passes take a minute or more, so
+    it pays only for long runs, and a compiler must be installed (on a CPU a C++ compiler); without one, a warning says
+    so and nothing is compiled."""
     capture_decoding: Literal["auto", "on", "off"] = "auto"
     """On a CUDA device, sample with one CUDA graph per token instead of one kernel launch after another: the same
     tokens up to rounding, several times faster. `auto` does so for models of the Llama, Mistral and Qwen families,
