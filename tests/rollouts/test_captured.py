@@ -1,6 +1,8 @@
 """The step that a card captures, run on the processor: the tokens are those of the plain decode loop."""
 
+import gc
 import random
+import weakref
 from typing import Any
 
 import pytest
@@ -339,6 +341,31 @@ def test_the_setting_switches_it(setting: str, captures: int, monkeypatch: pytes
     assert recorder.captures == captures
     monkeypatch.undo()
     assert [each.ids for each in found] == plain(made, asked, 7)
+
+
+@pytest.mark.parametrize("record", [Recorder(), refusing], ids=["graph", "step"])
+def test_a_generator_that_is_gone_leaves_nothing_to_the_garbage_collector(
+    record: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caches take a share of the card's memory, and graphs must not be destroyed while another is captured."""
+    made = with_setting("auto")
+    generator = on_card(made, monkeypatch, record)
+    rows: list[Any] = []
+    monkeypatch.setattr(writing, "CapturedRows", lambda *args, **options: noted(CapturedRows(*args, **options), rows))
+    gc.disable()
+    try:
+        generator.generate(requests(4), temperature=0.9, max_response_tokens=7)
+        assert generator._writer is not None
+        gone = [weakref.ref(generator._writer), *rows]
+        del generator
+        assert [each() for each in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
+def noted(rows: CapturedRows, references: list[Any]) -> CapturedRows:
+    references.append(weakref.ref(rows))
+    return rows
 
 
 class Rounded:

@@ -37,6 +37,7 @@ class CapturedRows:
         written: (B, limit) tokens of each row's response.
         counts: (B,) their number.
         ended: (B,) True where the row is finished or free.
+        failure: why the step is not captured, if it cannot be.
     """
 
     @torch.no_grad()
@@ -51,11 +52,11 @@ class CapturedRows:
         temperature: float,
         choose: Choose,
         record: Record | None = None,
-        on_failure: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """``record`` captures the step; None runs it uncaptured. ``on_failure`` gets the reason for a failure."""
+        """``record`` captures the step; None runs it uncaptured."""
         self._shared, self.temperature, self._choose = shared, temperature, choose
-        self._stepper, self._record, self._on_failure = stepper, record, on_failure
+        self._stepper, self._record = stepper, record
+        self.failure: str | None = None
         self._steps: dict[int, Step] = {}
         device, self.limit, self.width = shared.device, limit, places
         self.capacity = whole_blocks(capacity)
@@ -133,10 +134,10 @@ class CapturedRows:
         return [(row[0], bool(row[1]), row[2:]) for row in found]
 
     def _step(self) -> Step:
-        if self.width not in self._steps:
-            step = partial(self._tick, self.width)
-            self._steps[self.width] = step if self._record is None else self._recorded(self._record, step)
-        return self._steps[self.width]
+        step = partial(self._tick, self.width)  # kept, it would refer to itself, and live until it is collected
+        if self._record is not None and self.width not in self._steps:
+            self._capture(self._record, step)
+        return self._steps.get(self.width, step)
 
     def _tick(self, width: int) -> None:
         shared = self._shared
@@ -155,17 +156,15 @@ class CapturedRows:
         ended.logical_or_((tokens[:, None] == self._ends).any(1) | (counts >= self.limit))
         self._stepper.step_in_place(tokens)
 
-    def _recorded(self, record: Record, step: Step) -> Step:
-        """The step as it is captured. Its warm-up changes only free rows."""
+    def _capture(self, record: Record, step: Step) -> None:
+        """Capture the step of this width. Its warm-up changes only free rows."""
         ended = self.ended.clone()
         saved = [each.clone() for each in self._stepper.moving()]
         self.ended.fill_(True)
         try:
-            return record(step)
+            self._steps[self.width] = record(step)
         except NotRecordedError as error:  # a layer needs a synchronization with the CPU
-            self._record = None
-            self._on_failure(str(error))
-            return step
+            self._record, self.failure = None, str(error)
         finally:
             for each, before in zip(self._stepper.moving(), saved, strict=True):
                 each.copy_(before)

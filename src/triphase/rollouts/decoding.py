@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from weakref import WeakSet
 
 import torch
@@ -79,8 +80,9 @@ class LocalGenerator:
         with self._shared.role(self.adapter):
             if requests and self._captures(stepper):
                 if self._writer is None:
+                    tell = partial(_go_without, self._shared)
                     self._writer = CapturedWriter(
-                        self._shared, choose=sample, draws=draws, record=CudaGraphs(), on_failure=self._go_without
+                        self._shared, choose=sample, draws=draws, record=CudaGraphs(), on_failure=tell
                     )
                 written = self._writer.write(
                     requests,
@@ -108,25 +110,25 @@ class LocalGenerator:
             return False
         if isinstance(stepper, FastDecoder):
             return True
-        self._go_without(
+        _go_without(
+            self._shared,
             f"the layers of {type(self._shared.backbone.model).__name__} are not of the Llama, "
-            f"Mistral or Qwen type, or are sharded among processes"
+            f"Mistral or Qwen type, or are sharded among processes",
         )
         return False
 
-    def _go_without(self, reason: str) -> None:
-        """Log once per model why its step is not captured.
 
-        Raises:
-            ModelError: a capture is required.
-        """
-        if self._shared.loaded.capture_decoding == "on":
-            raise ModelError(
-                f"model.capture_decoding is on, but the step cannot be captured ({reason}); set it to auto"
-            )
-        if self._shared not in _noted:
-            _noted.add(self._shared)
-            _log.warning("tokens are generated without CUDA graphs: the step is not captured (%s)", reason)
+def _go_without(shared: SharedModel, reason: str) -> None:
+    """Log once per model why its step is not captured.
+
+    Raises:
+        ModelError: a capture is required.
+    """
+    if shared.loaded.capture_decoding == "on":
+        raise ModelError(f"model.capture_decoding is on, but the step cannot be captured ({reason}); set it to auto")
+    if shared not in _noted:
+        _noted.add(shared)
+        _log.warning("tokens are generated without CUDA graphs: the step is not captured (%s)", reason)
 
 
 def _is_card(device: torch.device) -> bool:

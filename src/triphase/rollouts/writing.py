@@ -48,7 +48,7 @@ class CapturedWriter:
         room: float | None = None,
     ) -> None:
         """``draws`` returns the (limit,) uniform numbers of a seed, ``choose`` a token of logits, temperature and
-        draws.
+        draws. ``on_failure`` gets the reason if the step cannot be captured.
 
         ``room`` is how many bytes may be kept between two calls; by default a small share of the GPU's memory.
         """
@@ -102,6 +102,9 @@ class CapturedWriter:
         """Some tokens for each row; the rows that ended leave their slots → how many they are."""
         longest = max(rows.limit - len(responses[index]) for index in holders if index is not None)
         rows.advance(min(LOOK_EVERY, longest))
+        if rows.failure is not None and self._record is not None:
+            self._record = None
+            self._tell(rows.failure)
         finished = 0
         for place, (count, ended, recent) in enumerate(rows.look()[: len(holders)]):
             index = holders[place]
@@ -139,12 +142,7 @@ class CapturedWriter:
             temperature=baked.temperature,
             choose=self._choose,
             record=self._record,
-            on_failure=self._failed,
         )
-
-    def _failed(self, reason: str) -> None:
-        self._record = None
-        self._tell(reason)
 
     def _allowed(self) -> float:
         if self._room is not None:
