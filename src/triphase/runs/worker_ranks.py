@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from triphase.errors import TriphaseError
 from triphase.models.critics import CRITIC
 from triphase.monitoring.log import without_secrets
+from triphase.monitoring.memory import memory_errors
 from triphase.monitoring.progress import SilentProgress
 from triphase.runs.directory import RunDirectory
 from triphase.runs.loop_options import kept
@@ -46,7 +48,8 @@ def follow(settings: RunSettings, strategy: Strategy) -> NoReturn:
         while True:
             phase, variant = run.next_shared_phase()
             _log.info("%s starts", phase if variant is None else f"{phase} ({variant})")
-            phases[phase](run, variant)
+            with memory_errors(phase):
+                phases[phase](run, variant)
             _log.info("%s ends", phase)
 
 
@@ -102,6 +105,9 @@ def _logged(path: Path) -> Iterator[None]:
         yield
     except (LeadEnded, Stopped):
         _log.info("rank 0 has no more work, or was asked to stop")
+        raise
+    except TriphaseError as error:
+        _log.error("%s", error)
         raise
     except Exception as error:
         _log.error("%s: %s", type(error).__name__, error)
