@@ -16,17 +16,16 @@ from triphase.training.distributed.types import ALONE
 
 @pytest.mark.parametrize("variant", [None, "other"])
 def test_a_rank_without_memory_names_its_phase_and_what_to_lower(
-    variant: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variant: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def starved(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     chosen = settings(tmp_path)
-    ranks = tmp_path / "runs" / "small" / RANKS
-    ranks.mkdir(parents=True)
+    (tmp_path / "runs" / "small" / RANKS).mkdir(parents=True)
     monkeypatch.setattr(worker_ranks, "_ppo", starved)
     monkeypatch.setattr(Run, "next_shared_phase", lambda run: ("ppo", variant))
     with pytest.raises(RunError, match=r"^ppo: not enough memory \(.*; lower ppo\.microbatch_tokens"):
         worker_ranks.follow(chosen, ALONE)
-    last = (ranks / "0.log").read_text().splitlines()[-1]
+    last = capsys.readouterr().err.splitlines()[-1]  # which is in the rank's log
     assert "worker_ranks ppo: not enough memory" in last and "lower ppo.microbatch_tokens" in last
