@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import shutil
 import sqlite3
 import sys
 import threading
@@ -74,8 +75,16 @@ class Library:
         self.begun.append({"group": name})
         return "1"
 
-    def create_run(self, experiment: str, run_name: str) -> SimpleNamespace:
+    def create_run(self, experiment: str, run_name: str, tags: dict[str, str]) -> SimpleNamespace:
+        self.begun[-1] |= tags
         return SimpleNamespace(info=SimpleNamespace(run_id="r"))
+
+    def search_runs(self, experiments: list[str], filter_string: str, max_results: int) -> list[SimpleNamespace]:
+        self.begun[-1]["looked for"] = filter_string
+        return [SimpleNamespace(info=SimpleNamespace(run_id="r"))]
+
+    def update_run(self, run: str, status: str) -> None:
+        assert (run, status) == ("r", "RUNNING")
 
     def log_metric(self, run: str, name: str, value: float, step: int) -> None:
         self.figures.append((step, {name: value}))
@@ -165,6 +174,33 @@ def test_one_whose_server_hangs_is_left(
     assert len(read_metrics(metrics.path)) == 3
 
 
+def three_starts(kind: str, folder: Path) -> None:
+    """A phase that is begun, resumed, and begun again after its directory was removed."""
+    for steps in ((1, 2), (3,), (1,)):
+        if steps == (1,):
+            shutil.rmtree(folder)
+            time.sleep(0.01)
+        chosen = open_trackers([kind], folder, group="mine", phase="ppo")
+        with MetricsWriter(folder, tensorboard=False, trackers=chosen) as metrics:
+            for step in steps:
+                metrics.write(step, {"ppo/proxy_score": 0.5})
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_resumed_phase_continues_its_run_and_one_that_is_begun_again_does_not(
+    kind: str, library: Library, tmp_path: Path
+) -> None:
+    three_starts(kind, tmp_path / "ppo")
+    first, resumed, again = library.begun
+    if kind == "trackio":
+        assert [each["resume"] for each in library.begun] == ["never", "allow", "never"]
+        return
+    key = "id" if kind == "wandb" else "triphase.phase"
+    assert first[key] != again[key]
+    assert first[key] == resumed["id"] if kind == "wandb" else f"'{first[key]}'" in resumed["looked for"]
+    assert kind == "wandb" or key not in resumed  # nothing new was created
+
+
 def test_what_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"trackers: wandb is not installed; run: pip install 'triphase\[wandb\]'"):
@@ -201,8 +237,13 @@ def test_trackio_itself_on_this_machine(tmp_path: Path, monkeypatch: pytest.Monk
     with MetricsWriter(tmp_path, tensorboard=False, trackers=chosen) as metrics:
         metrics.write(1, {"ppo/proxy_score": 0.5})
         metrics.table("ppo/samples", 1, ROWS)
+    three_starts("trackio", tmp_path / "again")
     with closing(sqlite3.connect(tmp_path / "store" / "mine.db")) as kept:
-        rows = kept.execute("select run_name, step, metrics from metrics order by id").fetchall()
+        steps = kept.execute(
+            "select run_id, group_concat(step) from metrics group by run_id order by min(id)"
+        ).fetchall()
+        assert [each for _, each in steps] == ["1,1", "1,2,3", "1"]
+        rows = kept.execute("select run_name, step, metrics from metrics order by id limit 2").fetchall()
     (name, step, figures), (_, _, table) = [(name, step, json.loads(text)) for name, step, text in rows]
     assert (name, step, figures) == ("ppo", 1, {"ppo/proxy_score": 0.5})
     assert [row["prompt"] for row in table["ppo/samples"]["_value"]] == ["a", "b"]
@@ -218,6 +259,10 @@ def test_mlflow_itself_with_a_local_store(tmp_path: Path, monkeypatch: pytest.Mo
         metrics.write(1, {"ppo/proxy_score": 0.5})
         metrics.table("ppo/samples", 1, ROWS)
     client = trackers.importlib.import_module("mlflow").MlflowClient()
-    (run,) = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    three_starts("mlflow", tmp_path / "again")
+    again, before, run = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    for one, steps in ((before, [1, 2, 3]), (again, [1])):
+        assert [each.step for each in client.get_metric_history(one.info.run_id, "ppo/proxy_score")] == steps
+        assert one.info.status == "FINISHED"
     assert run.data.metrics == {"ppo/proxy_score": 0.5} and run.info.status == "FINISHED"
     assert [each.path for each in client.list_artifacts(run.info.run_id, "ppo")] == ["ppo/samples-000001.json"]

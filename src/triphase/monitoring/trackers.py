@@ -7,10 +7,12 @@ one group (wandb), project (trackio) or experiment (MLflow) with the name of the
 import hashlib
 import importlib
 import importlib.util
+import json
 import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +23,7 @@ from triphase.records.interruption import is_stop_asked
 _log = logging.getLogger(__name__)
 Rows = Sequence[Mapping[str, Any]]
 
+_METRICS, _TAG = "metrics.jsonl", "triphase.phase"
 SECONDS, STOPPING_SECONDS = 120.0, 5.0
 """Time-out of one call into a tracker's library, and of one after a request to stop."""
 
@@ -89,7 +92,7 @@ class _Guarded:
             self._broken = True
             kind = "" if isinstance(error, NoAnswer) else f"{type(error).__name__}: "
             reason = f"{kind}{first_line_of(error)}"
-            _log.warning("%s is disabled for %s: %s. metrics.jsonl is still written.", self.kind, self._phase, reason)
+            _log.warning("%s is disabled for %s: %s. %s is still written.", self.kind, self._phase, reason, _METRICS)
 
     def _call(self, method: str, *arguments: Any) -> None:
         """In the worker's thread, always the same one."""
@@ -104,10 +107,17 @@ class _Guarded:
     def _begin(self, library: Any) -> Any:
         raise NotImplementedError
 
-    @property
-    def _identity(self) -> str:
-        """The same for every start of one phase of one run, so that a resumed run continues it."""
-        return hashlib.sha256(str(self._directory.resolve()).encode()).hexdigest()[:16]
+    def _identity(self) -> tuple[str, bool]:
+        """An id that is the same for every start of one phase of one run, and whether this start resumes it.
+
+        The time of its first metric is a part of it: a run that is begun again in the place of another is a new one.
+        """
+        lines, begun = list[bytes](), None
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            lines = (self._directory / _METRICS).read_bytes().splitlines()
+            begun = json.loads(lines[0])["time"] if lines else None
+        id_ = hashlib.sha256(f"{self._directory.resolve()} {begun}".encode()).hexdigest()[:16]
+        return id_, len(lines) > 1
 
 
 class Wandb(_Guarded):
@@ -119,7 +129,7 @@ class Wandb(_Guarded):
         self._library = library
         run = library.init(
             project=os.environ.get("WANDB_PROJECT", "triphase"), group=self._group, name=f"{self._group}/{self._phase}",
-            id=self._identity, resume="allow", reinit="create_new", dir=str(self._directory),
+            id=self._identity()[0], resume="allow", reinit="create_new", dir=str(self._directory),
         )  # fmt: skip
         run.define_metric("*", step_metric="step")
         return run
@@ -140,7 +150,9 @@ class Trackio(_Guarded):
     kind = "trackio"
 
     def _begin(self, library: Any) -> Any:
-        library.init(project=self._group, name=self._phase.replace("/", "-"), resume="allow", embed=False)
+        _, resumes = self._identity()
+        how = "allow" if resumes else "never"
+        library.init(project=self._group, name=self._phase.replace("/", "-"), resume=how, embed=False)
         return library
 
     def _write(self, step: int, figures: Mapping[str, float]) -> None:
@@ -163,7 +175,12 @@ class MLflow(_Guarded):
         client = library.MlflowClient()
         found = client.get_experiment_by_name(self._group)
         experiment = client.create_experiment(self._group) if found is None else found.experiment_id
-        self._run = client.create_run(experiment, run_name=self._phase).info.run_id
+        id_, resumes = self._identity()
+        before = client.search_runs([experiment], f"tags.`{_TAG}` = '{id_}'", max_results=1) if resumes else []
+        run = before[0] if before else client.create_run(experiment, run_name=self._phase, tags={_TAG: id_})
+        self._run = run.info.run_id
+        if before:
+            client.update_run(self._run, status="RUNNING")
         return client
 
     def _write(self, step: int, figures: Mapping[str, float]) -> None:
