@@ -33,6 +33,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from benchmarks.full_responses import write_in_full
 from benchmarks.gpu_peer import PEER, existing, peer_row
 from triphase.footprints.cost import CostModel
 from triphase.footprints.work import Work
@@ -62,7 +63,6 @@ SHAPES = {
     "3b": (3072, 8192, 28, 24, 8, 128256, True),
     "8b": (4096, 14336, 32, 32, 8, 128256, False),
 }
-NEVER = -1
 Row = dict[str, Any]
 
 
@@ -266,7 +266,7 @@ def _shared(shape: str, layers: str, device: torch.device, quantization: str | N
     )
     for name in (REFERENCE, REWARD):
         shared.adapters.add(name)
-    shared.template.ends = (NEVER,)  # responses as long as they may be
+    write_in_full(shared)
     return shared
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.full_responses import write_in_full
 from triphase.demo.embedded import model_directory
 from triphase.footprints.cost import CostModel
 from triphase.footprints.work import Work
@@ -100,7 +101,7 @@ def _measured(phase: str, settings: RunSettings) -> dict[str, Any]:
     name = settings.model.name
     path = str(model_directory(name)) if name.startswith("embedded:") else name
     shared = SharedModel(load_model(settings.model.model_copy(update={"name": path})), settings.adapters, seed=0)
-    shared.template.ends = (-1,)  # responses as long as they may be
+    write_in_full(shared)
     base = sum(value.nbytes for key, value in shared.backbone.model.named_parameters() if ".lora_" not in key)
     rates = measure_rates(shared.backbone.model.config, shared.backbone.dtype, shared.device, rows=32)
     load_code()

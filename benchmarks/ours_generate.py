@@ -3,6 +3,7 @@
 The policy is an adapter of rank 16 on the top third of the layers, at work, as in PPO.
 """
 
+from benchmarks.full_responses import write_in_full
 from benchmarks.generate import RESPONSE_TOKENS, generate_row, random_prompts, side_options
 from benchmarks.sides import Row, print_side
 from triphase.demo.embedded import model_directory
@@ -12,8 +13,6 @@ from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Request
 from triphase.settings.schema import AdapterSettings, ModelSettings
 
-NEVER = -1
-
 
 def main() -> None:
     """Run and print."""
@@ -22,8 +21,7 @@ def main() -> None:
     model = ModelSettings(name=directory, dtype=options.dtype, packed_decoding=not options.unpacked)
     shared = SharedModel(load_model(model), AdapterSettings(layers=10, rank=16), seed=0)
     shared.adapters.add(POLICY)
-    # Responses are always as long as they may be.
-    shared.template.ends = (NEVER,)
+    write_in_full(shared)
     generator = LocalGenerator(shared, adapter=POLICY, batch_size=options.batch)
     requests = [Request(tuple(prompt), seed) for seed, prompt in enumerate(random_prompts(options.batch))]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.full_responses import write_in_full
 from triphase.demo.embedded import model_directory
 from triphase.models.loading import load_model
 from triphase.models.policies import policy_for
@@ -25,7 +26,6 @@ from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import AdapterSettings, ModelSettings
 
 EPISODES, PROMPT_TOKENS, RESPONSE_TOKENS, EPOCHS, RANK = 32, 32, 32, 4, 16
-NEVER = -1
 
 
 def main() -> None:
@@ -92,8 +92,7 @@ def shared_model(layers: str, dtype: str) -> SharedModel:
     shared = SharedModel(load_model(model), adapters, seed=0)
     shared.adapters.add(REFERENCE)
     shared.adapters.add(REWARD)
-    # Responses are always as long as they may be, as the peer's are.
-    shared.template.ends = (NEVER,)
+    write_in_full(shared)
     return shared
 
 

@@ -18,6 +18,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from benchmarks.full_responses import write_in_full
 from triphase.models.loading import LoadedModel
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.phases.ppo import PPOPhase
@@ -150,7 +151,7 @@ def _model(width: int, adapted: int) -> SharedModel:
     shared = SharedModel(loaded, AdapterSettings(layers=adapted), seed=0)
     for name in (REFERENCE, REWARD):
         shared.adapters.add(name)
-    shared.template.ends = (-1,)  # responses are as long as they may be
+    write_in_full(shared)
     return shared
 
 
