@@ -4,6 +4,7 @@ import gzip
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow
 import pytest
@@ -163,12 +164,18 @@ def test_hub_data_sets_are_asked_for_by_configuration_and_revision(
     assert [one.response for one in found] == ["Elm 0.", "Elm 1.", "Elm 2."]
     assert asked == [("org/data", {"name": "english", "revision": "v2", "streaming": True, "split": "test"})]
 
-    def missing(path: str, **options: Any) -> Any:
-        raise ValueError("Config name is missing.\nPlease pick one among the available configs: ['main', 'socratic']")
-
-    monkeypatch.setattr(datasets, "load_dataset", missing)
-    with pytest.raises(DataError, match=r"org/data \(train\): .*; set the configuration as config"):
-        read_demonstrations(source(Path("org/data")), tmp_path)
+    for said, told in (
+        (
+            "Config name is missing.\nPlease pick one among the available configs: ['main', 'socratic']\nExample of",
+            r"ValueError: the configurations are \['main', 'socratic'\]\); set the configuration as config",
+        ),
+        ("BuilderConfig 'x' not found. Available: ['a']", r"Available: \['a'\]\); set the configuration as config"),
+        ("Dataset 'org/data' is a gated dataset on the Hub.", "accept its terms on its page, then sign in"),
+        ("Dataset scripts are no longer supported, but found data.py", "set revision: refs/convert/parquet"),
+    ):
+        monkeypatch.setattr(datasets, "load_dataset", Mock(side_effect=ValueError(said)))
+        with pytest.raises(DataError, match=rf"org/data \(train\): .*{told}"):
+            read_demonstrations(source(Path("org/data")), tmp_path)
     path = written(tmp_path, *ROWS)
     with pytest.raises(DataError, match="config, revision and streaming apply to hub data sets only"):
         read_demonstrations(source(path, streaming=True), tmp_path)

@@ -4,13 +4,22 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from triphase.errors import DataError, first_line_of
+from triphase.errors import DataError, clipped, first_line_of
 from triphase.records.hub import bound_hub
 from triphase.records.lines import Row
 from triphase.records.paths import SUFFIXES, shown
 from triphase.settings.data import SourceSettings
 
 _LONGEST_HUB_ID = 200
+_REMEDIES = (
+    ("Config name is missing", "set the configuration as config"),
+    ("BuilderConfig", "set the configuration as config"),
+    ("gated dataset", "accept its terms on its page, then sign in with `hf auth login`"),
+    (
+        "scripts are no longer supported",
+        "set revision: refs/convert/parquet, where the hub keeps a copy of most of them",
+    ),
+)
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 
 
@@ -64,11 +73,11 @@ def _data_set(source: SourceSettings, name: str) -> Iterable[Mapping[str, Any]]:
 
 
 def _failed(name: str, error: Exception) -> DataError:
-    line = first_line_of(error)
-    missing = "Config name is missing" in str(error) or "BuilderConfig" in str(error)
-    remedy = (
-        "set the configuration as config"
-        if missing
-        else "check the id, config, split, revision and the network, or name a local file with its suffix"
+    said = str(error)
+    known = re.search(r"available configs: (\[.*\])", said)
+    line = first_line_of(error) if known is None else clipped(f"the configurations are {known[1]}")
+    remedy = next(
+        (remedy for sign, remedy in _REMEDIES if sign in said),
+        "check the id, config, split, revision and the network, or name a local file with its suffix",
     )
     return DataError(f"{name}: could not be loaded from the hub ({type(error).__name__}: {line}); {remedy}")
