@@ -330,7 +330,9 @@ def test_figures_that_are_not_finite_are_named() -> None:
     rows[4]["nonfinite"] = ["ppo/ratio_max"]
     alarm = the_alarm(rows)
     assert (alarm.name, alarm.iteration, alarm.lasting) == ("not-finite", 5, False)
-    assert "ppo/ratio_max" in alarm.message
+    assert "ppo/ratio_max" in alarm.message and "lower the learning rate" in alarm.remedy
+    rows[4]["nonfinite"] = ["ppo/proxy_score"]
+    assert "find out why the scorer had no score" in the_alarm(rows).remedy  # a server returned null, for one
 
 
 def test_a_rule_speaks_at_the_second_look_in_a_row() -> None:

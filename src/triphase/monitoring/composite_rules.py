@@ -228,7 +228,9 @@ def not_finite(rows: Rows, limits: Limits) -> list[Hit]:
             row["step"],
             {"value": float(len(hit)), "limit": 0.0},
             f"{', '.join(row['nonfinite'])} came out as NaN or infinite.",
-            "lower the learning rate, or set model.dtype: float32.",
+            "find out why the scorer had no score; the message on the skipped step names the responses."
+            if "ppo/proxy_score" in row["nonfinite"]
+            else "lower the learning rate, or set model.dtype: float32.",
         )
         for row in hit
     ]
