@@ -26,6 +26,8 @@ def test_error_by_hand() -> None:
     outcomes = torch.tensor([1.0, 0.0, 0.0, 0.0])
     assert objectives.expected_calibration_error(probabilities, outcomes) == pytest.approx((0.45 + 0.15) / 2)
     assert objectives.expected_calibration_error(probabilities, outcomes, bins=1) == pytest.approx(0.3)
+    probabilities = torch.tensor([0.905, 0.92])  # one of ten bins has both; two of eleven have one each
+    assert objectives.expected_calibration_error(probabilities, torch.tensor([0.0, 1.0])) == pytest.approx(0.4125)
 
 
 def test_true_probabilities_are_calibrated_and_sharpened_ones_are_not() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tests.objectives.examples import noise
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributions import Categorical
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -384,3 +385,9 @@ def test_second_derivatives_through_a_frozen_head_are_refused_instead_of_wrong()
     (slope,) = torch.autograd.grad(found.logprobs.square().sum(), hidden, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
+
+
+def test_a_gpu_takes_all_rows_at_once_and_a_processor_those_that_its_cache_holds() -> None:
+    with FakeTensorMode():
+        assert softmax.rows_at_once(torch.empty(300, 50_000, device="cuda")) == 300
+    assert softmax.rows_at_once(torch.empty(300, 50_000)) == 5 and softmax.rows_at_once(torch.empty(3, 10**6)) == 4

@@ -9,6 +9,7 @@ import torch
 from tests.phases.rollouts import evaluated
 from tests.small import Encoded, Lines, shared_model, stir
 
+from triphase.batches.order import microbatches
 from triphase.batches.padding import TokenBatch, pad_batch
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.phases import experience as experience_module
@@ -187,6 +188,14 @@ def test_each_epoch_takes_every_row_once_in_an_order_of_its_own() -> None:
             assert sorted(row for members in rows for row in members) == list(range(12))
             seen.append(tuple(tuple(sorted(members)) for members in rows))
     assert len(set(seen)) == 6
+
+
+def test_on_a_cpu_minibatches_are_divided_into_the_cheapest_passes_for_a_cpu() -> None:
+    lengths, chosen = [2] * 6 + [60] * 2, settings(batch_size=8, minibatch_size=8, microbatch_tokens=512)
+    batch = pad_batch([Encoded((7,) * (length - 1), (8,)) for length in lengths], pad_id=0)
+    (minibatch,) = minibatches_of(batch, chosen, seed=0, iteration=0, epoch=0)
+    assert sorted(sorted(lengths[row] for row in part) for part in minibatch) == [[2] * 6, [60] * 2]
+    assert len(microbatches(lengths, max_tokens=512, on_card=True)) == 1
 
 
 # The KL coefficient

@@ -99,6 +99,7 @@ def test_the_gradient_of_a_step_is_that_of_the_whole_objective_at_once(microbatc
     total = loss + 0.7 * penalty
     total.backward()
     assert value == pytest.approx(total.item(), rel=1e-5)
+    assert torch.allclose(made._loss(members, len(members)).scores, quality.detach(), atol=1e-5)
     for name, parameter in made.state.updater.parameters.items():
         assert torch.allclose(ours[name], parameter.grad, rtol=2e-4, atol=2e-5 * float(ours[name].abs().max())), name
     assert {"score_head.linear.weight", "length_head.linear.weight"} < ours.keys()
@@ -148,6 +149,9 @@ def test_one_fit_becomes_two_heads_whose_sum_it_is_and_of_which_one_has_nothing_
     assert left is not None and abs(float(left)) < 1e-4
     before, after = (within_group_correlation(scores, lengths, prompts) for scores in (fitted, quality))
     assert before is not None and after is not None and abs(float(after)) < abs(float(before)) - 0.2
+    made.fit_head(SilentProgress())  # once is enough
+    with torch.no_grad():
+        assert made.head(features).equal(quality) and made.length_head(features).equal(length)
 
 
 def test_the_preferred_length_is_that_of_all_comparisons_weighed_by_how_sure_they_are() -> None:

@@ -1,5 +1,7 @@
 """The parts and tokens of a phase, number by number."""
 
+from typing import Any
+
 import pytest
 import torch
 from tests.small import shared_model
@@ -79,12 +81,13 @@ def test_rankings_whose_responses_stand_in_rows_of_their_own_fill_as_many_rows()
     assert found.peak.shape.rows == 4
 
 
-def test_members_of_an_ensemble_train_on_the_rankings_that_each_has_drawn() -> None:
-    """Four rankings of 20 tokens, learned from twice by three members that each have 63 % of the prompts."""
+@pytest.mark.parametrize("members", [2, 3])
+def test_members_of_an_ensemble_train_on_the_rankings_that_each_has_drawn(members: int) -> None:
+    """Four rankings of 20 tokens, learned from twice by members that each have 63 % of the prompts."""
     given = {"optimizer": {"learning_rate": 1e-3}, "head_penalty": 0.1, "epochs": 2}
-    cost, none = costs(reward={**given, "ensemble": {"members": 3}}), Lengths()
+    cost, none = costs(reward={**given, "ensemble": {"members": members}}), Lengths()
     cost.load = Workload(none, none, 0, none, none, Lengths([(5, 7, 8), (5, 7, 8)], 4))
-    assert reward_footprint(cost).tokens["training"] == pytest.approx(3 * 0.63 * 2 * 80)
+    assert reward_footprint(cost).tokens["training"] == pytest.approx(members * 0.63 * 2 * 80)
 
 
 def test_an_iteration_of_ppo_is_counted_in_tokens() -> None:
@@ -142,10 +145,17 @@ def test_a_piece_of_work_is_traced_once_and_each_shape_by_itself() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "trunk", "sampled"),
-    [({}, 1, 0), ({"sft_mix": 0.1}, 0, 0), ({"ranks": 2}, 0, 0), ({"reference_reset_every": 2}, 1, 0)],
+    [
+        ({}, 1, 0),
+        ({"sft_mix": 0.1}, 0, 0),
+        ({"ranks": 2}, 0, 0),
+        ({"reference_reset_every": 2}, 1, 0),
+        ({"method": "full"}, 2, 2),
+        ({"method": "full", "critic": "adapter"}, 1, 1),
+    ],
 )
 def test_off_load_leaves_moments_to_the_step_alone_and_takes_from_the_updates_what_rests(
-    changes: dict[str, float], trunk: int, sampled: int
+    changes: dict[str, Any], trunk: int, sampled: int
 ) -> None:
     ranks = int(changes.get("ranks", 1))
     mixed = {name: value for name, value in changes.items() if name != "ranks"}

@@ -190,10 +190,11 @@ def test_by_default_an_alarm_changes_nothing(tmp_path: Path) -> None:
     assert Descent(tmp_path, GuardSettings(), collapse=6).run(12) == 12
 
 
-def test_stop_ends_with_the_weights_from_before_the_alarm(tmp_path: Path) -> None:
+def test_stop_ends_with_the_weights_from_before_the_alarm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = Descent(tmp_path, GuardSettings(on_alarm="stop"), collapse=6)
     weight = made.run(20)
     assert "entropy-collapse" in made.state.values.finished
+    assert f"PPO stops: {made.state.values.finished}" in caplog.text
     stopped = made.state.position
     assert stopped in (7, 8)
     assert weight == stopped - 3 < 6
@@ -360,6 +361,17 @@ def test_a_number_that_is_not_finite_is_an_alarm_that_can_be_acted_on(tmp_path: 
     assert alarm is not None and alarm.message == "ppo/entropy came out as NaN or infinite."
     assert state.values.kl_coefficient == 0.2
     assert guard.check_alarms(state, 3, {"ppo/entropy": 2.0}) is None
+
+
+def test_no_alarm_is_acted_on_before_the_iteration_of_the_last_rollback(tmp_path: Path) -> None:
+    """The phase repeats iterations that it has gone back over; they were acted on once."""
+    chosen = GuardSettings(on_alarm="raise-kl-coefficient", alarms=("not-finite",), rollbacks=3)
+    guard = AlarmGuard(chosen, Limits(), list, tmp_path)
+    state = TrainingState(updater(), PPOState(kl_coefficient=0.1, rollbacks=[1, 3]))
+    broken = {"ppo/entropy": math.nan, "ppo/skipped_steps": 1.0}
+    assert guard.check_alarms(state, 2, broken) is None
+    assert guard.check_alarms(state, 3, broken) is None and state.values.kl_coefficient == 0.1
+    assert guard.check_alarms(state, 4, broken) is not None and state.values.kl_coefficient == 0.2
 
 
 def test_iterations_that_are_done_again_count_once(tmp_path: Path) -> None:
