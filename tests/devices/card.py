@@ -76,7 +76,8 @@ class Watch:
     """What was seen while it was on.
 
     Attributes:
-        waits: how often the processor waited for the card, by operation.
+        waits: how often the processor waited for the card, by operation; also for values to arrive there that were not
+            sent without waiting (a list as an index is sent so).
         uploads: how often values went to the card.
     """
 
@@ -103,7 +104,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     target = kwargs.get("device")
     to_processor = target is not None and torch.device(target).type == "cpu"
     _refuse_mixture(func, args, kwargs)
-    _count(func, args, to_processor)
+    _count(func, args, kwargs, to_processor)
     made = func(*tree_map(_held, args), **tree_map(_held, kwargs))
     if func is _aten._to_copy.default and to_processor:
         return made
@@ -140,20 +141,26 @@ def _refuse_mixture(func: Any, args: Any, kwargs: Any) -> None:
         raise MixedDevicesError(f"{func}: {tuple(others[0].shape)} {others[0].dtype} of the processor beside the card")
 
 
-def _count(func: Any, args: Any, to_processor: bool) -> None:
+def _count(func: Any, args: Any, kwargs: dict[str, Any], to_processor: bool) -> None:
     if not _watches:
         return
     name = _WAITS.get(func)
-    if func is _aten._to_copy.default and to_processor and isinstance(args[0], OnCard):
-        name = "to the processor"
-    if func in _INDEXING and any(each.dtype == torch.bool for each in args[1] if isinstance(each, Tensor)):
-        name = "boolean index"
-    uploads = func is _aten._to_copy.default and not isinstance(args[0], OnCard)
+    uploads = blocks = False
+    if func is _aten._to_copy.default:
+        if to_processor and isinstance(args[0], OnCard):
+            name = "to the processor"
+        uploads = not isinstance(args[0], OnCard)
+        blocks = not kwargs.get("non_blocking")
+    if func in _INDEXING:
+        if any(each.dtype == torch.bool for each in args[1] if isinstance(each, Tensor)):
+            name = "boolean index"
+        uploads = blocks = any(isinstance(each, Tensor) and not isinstance(each, OnCard) for each in args[1])
     if func is _aten.copy_.default:
         name = "copy to the processor" if isinstance(args[1], OnCard) and not isinstance(args[0], OnCard) else name
         uploads = isinstance(args[0], OnCard) and not isinstance(args[1], OnCard) and args[1].ndim > 0
-    if func in _INDEXING:
-        uploads = any(isinstance(each, Tensor) and not isinstance(each, OnCard) for each in args[1])
+        blocks = not (len(args) > 2 and args[2])
+    if uploads and blocks:  # from memory that is not pinned torch waits until the card has taken it
+        name = "to the card"
     for watch in _watches:
         if name is not None:
             watch.waits[name] += 1

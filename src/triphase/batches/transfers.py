@@ -4,8 +4,15 @@ A GPU copies pinned memory asynchronously, while it computes. Any other memory i
 wait until the GPU has finished all its queued work.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+
+def index_on(numbers: Sequence[int], device: torch.device | str) -> Tensor:
+    """(N,) whole numbers on ``device``, as an index. As a list they would be uploaded too, and waited for."""
+    return to_device(torch.tensor(numbers, dtype=torch.long), device)
 
 
 def to_device(values: Tensor, device: torch.device | str) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from triphase.batches.order import microbatches
-from triphase.batches.transfers import to_device
+from triphase.batches.transfers import index_on, to_device
 from triphase.models.backbone import Backbone
 from triphase.models.direct_layer import DirectLayer, rotation_of
 from triphase.models.products import product_dtype
@@ -77,12 +77,12 @@ class FastDecoder:
         trunk_states: dict[tuple[int, ...], Tensor] = {}
         for rows in microbatches(lengths, max_tokens=most, on_card=self._backbone.on_card):
             these = [unique[row] for row in rows]
-            self.hidden[_index(rows, device)] = self._read_rows(rows, these, pad_id)
+            self.hidden[index_on(rows, device)] = self._read_rows(rows, these, pad_id)
             if self.keeps_boundary:
                 states = self.boundary.view(len(rows), -1, self._backbone.hidden_size)
                 trunk_states |= {prompt: row[: len(prompt)] for prompt, row in zip(these, states, strict=True)}
         self.read_boundary = [trunk_states[prompt] for prompt in given] if self.keeps_boundary else []
-        self._places = _index(lengths, device) - 1
+        self._places = index_on(lengths, device) - 1
         self._bias = torch.full((len(unique), capacity), float("-inf"), dtype=self._dtype, device=device)
         self._bias.masked_fill_(torch.arange(capacity, device=device) <= self._places[:, None], 0.0)
         self._length = max(lengths)
@@ -107,7 +107,7 @@ class FastDecoder:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Continue with these rows only, in this order."""
-        index = _index(rows, self._bias.device)
+        index = index_on(rows, self._bias.device)
         self.hidden, self._bias, self._places = self.hidden[index], self._bias[index], self._places[index]
         for cache in (self._keys, self._values):
             for number, states in enumerate(cache):  # layer by layer, so that the cache is never in memory twice
@@ -135,7 +135,7 @@ class FastDecoder:
     @torch.no_grad()
     def take(self, rows: Sequence[int], other: "FastDecoder", others: Sequence[int]) -> None:
         """Copy the rows ``others`` of another stepper into the reserved ``rows``."""
-        here, there = (_index(each, self.hidden.device) for each in (rows, others))
+        here, there = (index_on(each, self.hidden.device) for each in (rows, others))
         length = min(other._capacity, self._capacity)
         for mine, its in ((self._keys, other._keys), (self._values, other._values)):
             for number, states in enumerate(its):
@@ -147,7 +147,7 @@ class FastDecoder:
     @torch.no_grad()
     def pack(self, rows: Sequence[int]) -> None:
         """Move these reserved rows to the front, in this order; the rows after them are free."""
-        index = _index(rows, self.hidden.device)
+        index = index_on(rows, self.hidden.device)
         for each in (*self._keys, *self._values, self._bias, self._places, self.hidden):
             each[: len(rows)] = each.index_select(0, index)  # by layer, so that the cache is never in memory twice
 
@@ -222,7 +222,7 @@ class FastDecoder:
         longest = max(len(prompt) for prompt in prompts)
         ids = torch.tensor([[*prompt, *[pad_id] * (longest - len(prompt))] for prompt in prompts])
         device = backbone.device
-        places, row_index = torch.arange(longest, device=device), _index(rows, device)
+        places, row_index = torch.arange(longest, device=device), index_on(rows, device)
         last = to_device(torch.arange(count) * longest + lengths - 1, device)
         x = backbone.embed(to_device(ids, device).flatten()).to(self._dtype)
         rotation = rotation_of(backbone, x[:, None], places.repeat(count)[:, None])
@@ -237,10 +237,6 @@ class FastDecoder:
             x = layer.finish(x, flat)
         hidden: Tensor = backbone.norm(x)
         return hidden
-
-
-def _index(numbers: Sequence[int], device: torch.device) -> Tensor:
-    return to_device(torch.tensor(numbers, dtype=torch.long), device)
 
 
 def _padded(x: Tensor, capacity: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from triphase.batches.order import microbatches
+from triphase.batches.transfers import index_on, to_device
 from triphase.models.backbone import Backbone
 from triphase.models.direct import FastDecoder
 from triphase.models.direct_layer import DirectLayer, rotation_of
@@ -56,7 +57,7 @@ class HFDecoder:
             ids[row, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
             mask[row, longest - len(prompt) :] = True
         device = self._backbone.device
-        ids, self._mask = ids.to(device), mask.to(device)
+        ids, self._mask = to_device(ids, device), to_device(mask, device)
         positions = (self._mask[:, :longest].long().cumsum(1) - 1).clamp(min=0)
         # With the configuration, which says which layers keep a window or a state instead of keys and values.
         self._cache = DynamicCache(config=self._backbone.model.config)
@@ -78,7 +79,7 @@ class HFDecoder:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Continue with these rows only."""
-        index = torch.tensor(rows, device=self._mask.device)
+        index = index_on(rows, self._mask.device)
         self.hidden, self._mask, self._positions = self.hidden[index], self._mask[index], self._positions[index]
         self._cache.reorder_cache(index)  # of layers that keep a state, too
 
@@ -113,7 +114,7 @@ class WholeStepper:
     def keep(self, rows: Sequence[int]) -> None:
         """Continue with these rows only."""
         self._rows = [self._rows[row] for row in rows]
-        self.hidden = self.hidden[torch.tensor(rows, device=self.hidden.device)]
+        self.hidden = self.hidden[index_on(rows, self.hidden.device)]
 
     @torch.no_grad()
     def _states(self, numbers: Sequence[int]) -> Tensor:
@@ -124,9 +125,10 @@ class WholeStepper:
         for group in microbatches(lengths, max_tokens=_READ_TOKENS, on_card=backbone.on_card):
             longest = max(len(rows[place]) for place in group)
             padded = [rows[place] + [0] * (longest - len(rows[place])) for place in group]
-            last = torch.tensor([len(rows[place]) - 1 for place in group], device=backbone.device)
+            last = index_on([len(rows[place]) - 1 for place in group], backbone.device)
             at = (torch.arange(len(group), device=backbone.device), last)
-            found[group] = backbone.upper(backbone.trunk(torch.tensor(padded, device=backbone.device)), at=at)
+            ids = to_device(torch.tensor(padded), backbone.device)
+            found[index_on(group, backbone.device)] = backbone.upper(backbone.trunk(ids), at=at)
         return found
 
 

@@ -16,6 +16,8 @@ from collections.abc import Hashable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from triphase.batches.transfers import index_on
+
 
 class CrossFit:
     """The difference of the scores of rankings in training from those of the head."""
@@ -27,5 +29,5 @@ class CrossFit:
 
     def of(self, prompts: Sequence[Hashable], hidden: Tensor) -> Tensor:
         """(N,) the differences for N responses, from their prompts and the (N, d) features that the head reads."""
-        fits = self._fits[[self._fold_of[prompt] for prompt in prompts]]
+        fits = self._fits[index_on([self._fold_of[prompt] for prompt in prompts], self._fits.device)]
         return (hidden.float() * fits[:, :-1]).sum(-1) + fits[:, -1]

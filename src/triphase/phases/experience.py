@@ -9,7 +9,7 @@ from torch import Tensor
 from triphase.batches.order import microbatches, permutation
 from triphase.batches.padding import pad_batch
 from triphase.batches.sharing import Batch, pad_groups
-from triphase.batches.transfers import to_device
+from triphase.batches.transfers import index_on, to_device
 from triphase.models.policies import AdapterPolicy, Policy, Reference
 from triphase.models.roles import SharedModel
 from triphase.objectives.invariants import require_lengths, require_zero_reference_kl
@@ -155,16 +155,17 @@ def evaluate_rollout(
         penalty = None if reset is None else torch.zeros(shape, device=shared.device)
         for rows, part, states in rollout.parts():
             temperature, width = settings.temperature, int(part.response_lengths.max())
+            own = index_on(rows, shared.device)
             acting = policy.output(
                 part, states, temperature=temperature, with_entropy=True, with_values=values is not None
             )
             assert acting.entropy is not None  # noqa: S101 - requested above
-            logprobs[rows, :width], entropy[rows, :width] = acting.logprobs, acting.entropy
-            reference[rows, :width] = policy.reference.logprobs(part, states, temperature=temperature)
+            logprobs[own, :width], entropy[own, :width] = acting.logprobs, acting.entropy
+            reference[own, :width] = policy.reference.logprobs(part, states, temperature=temperature)
             if reset is not None and penalty is not None:
-                penalty[rows, :width] = reset.logprobs(part, states, temperature=temperature)
+                penalty[own, :width] = reset.logprobs(part, states, temperature=temperature)
             if values is not None and acting.values is not None:
-                values[rows, :width] = acting.values
+                values[own, :width] = acting.values
         strategy.sum_tensors([logprobs, reference, entropy, *(each for each in (values, penalty) if each is not None)])
     scores = to_device(torch.tensor(scored.total, dtype=torch.float32), shared.device)
     figures = {"logprobs": logprobs, "reference_logprobs": reference, "values": values, "scores": scores}

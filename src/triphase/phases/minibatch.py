@@ -2,6 +2,7 @@
 
 import torch
 
+from triphase.batches.transfers import index_on
 from triphase.models.policies import Policy
 from triphase.objectives.advantages import Advantages
 from triphase.objectives.invariants import require_first_minibatch
@@ -44,7 +45,8 @@ def accumulate_gradients(
     for rows in minibatch:
         batch, states = rows_of(experience.batch, experience.boundary, rows)
         mask, width = batch.response_mask, int(batch.response_lengths.max())
-        old = experience.logprobs[rows, :width]
+        own = index_on(rows, mask.device)
+        old = experience.logprobs[own, :width]
         output = policy.output(
             batch,
             states,
@@ -57,7 +59,7 @@ def accumulate_gradients(
         policy_loss, moved = clipped_policy_loss(
             output.logprobs,
             old,
-            advantages.advantages[rows, :width],
+            advantages.advantages[own, :width],
             mask,
             clip_range=settings.clip_range,
             token_count=tokens,
@@ -66,8 +68,8 @@ def accumulate_gradients(
         if experience.values is not None and output.values is not None:
             value_loss, _ = clipped_value_loss(
                 output.values,
-                experience.values[rows, :width],
-                advantages.returns[rows, :width],
+                experience.values[own, :width],
+                advantages.returns[own, :width],
                 mask,
                 clip_range=settings.value_clip_range,
                 token_count=tokens,

@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from triphase.batches.transfers import index_on
 from triphase.models.roles import SharedModel
 from triphase.tokens.encoding import Encoded
 
@@ -59,5 +60,5 @@ class TrunkStates:
         """(rows, length, d) states of these rows."""
         return self.values[self._at(rows), :length]
 
-    def _at(self, rows: Sequence[int]) -> list[int]:
-        return [self.places[row] for row in rows]
+    def _at(self, rows: Sequence[int]) -> Tensor:
+        return index_on([self.places[row] for row in rows], self.values.device)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from triphase.batches.padding import TokenBatch
 from triphase.batches.sharing import GroupBatch
+from triphase.batches.transfers import to_device
 from triphase.models.roles import SharedModel
 from triphase.monitoring.progress import Progress
 from triphase.objectives.length import within_group_correlation, within_group_slope
@@ -80,7 +81,7 @@ class TwoHeadPhase(RewardPhase):
             penalty = penalty - self.preferred_length * length
         pulls = torch.autograd.grad(penalty, both)[0] if penalty.requires_grad else torch.zeros_like(both)
         sizes = [self.sizes[member] for member in members]
-        self._pushes = dict(zip(members, torch.split(pulls.to(self.shared.device), sizes), strict=True))
+        self._pushes = dict(zip(members, torch.split(to_device(pulls, self.shared.device), sizes), strict=True))
         self._penalty = float(penalty.detach())
         names = ("reward/quality_length_correlation", "reward/length_head_correlation")
         self._correlations = {

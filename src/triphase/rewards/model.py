@@ -13,6 +13,7 @@ from torch import Tensor
 from triphase.batches.order import microbatches
 from triphase.batches.padding import pad_batch
 from triphase.batches.sharing import Batch
+from triphase.batches.transfers import index_on
 from triphase.models.roles import SharedModel
 from triphase.rewards.types import Answer, Answers, Scorer, ScorerContext, Scores
 from triphase.tokens.encoding import Encoded
@@ -54,9 +55,10 @@ class ModelScorer(Scorer):
         monitors = {name: torch.zeros_like(total) for name in names}
         for numbers, batch, states in parts:
             scores, beside = self._scored(batch, states)
-            total[numbers] = scores
+            own = index_on(numbers, total.device)
+            total[own] = scores
             for name, values in beside.items():
-                monitors[name][numbers] = values
+                monitors[name][own] = values
         if isinstance(answers, Answers):
             self._strategy.sum_tensors([total, *monitors.values()])
         return Scores(tuple(total.tolist()), monitors={name: tuple(each.tolist()) for name, each in monitors.items()})

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from triphase.batches.transfers import to_device
+from triphase.batches.transfers import index_on, to_device
 from triphase.models.direct import FastDecoder
 from triphase.models.products import multiply
 from triphase.models.roles import SharedModel
@@ -100,7 +100,7 @@ class CapturedRows:
     def put(self, places: Sequence[int], other: FastDecoder, uniforms: Tensor) -> None:
         """Start a response in each of ``places``: the prompts are the rows of ``other``, (N, limit) their draws."""
         self._stepper.take(places, other, range(len(places)))
-        index = to_device(torch.tensor(places), self.counts.device)
+        index = index_on(places, self.counts.device)
         self._uniforms[index] = to_device(uniforms, self.counts.device)
         self.counts.index_fill_(0, index, 0)
         self.ended.index_fill_(0, index, False)
@@ -108,7 +108,7 @@ class CapturedRows:
     @torch.no_grad()
     def pack(self, places: Sequence[int]) -> None:
         """Move the responses in ``places`` to the first slots, for a step that is as narrow as they allow."""
-        index = to_device(torch.tensor(places), self.counts.device)
+        index = index_on(places, self.counts.device)
         self._stepper.pack(places)
         for each in (self.written, self.counts, self.ended, self._uniforms):
             each[: len(places)] = each.index_select(0, index)

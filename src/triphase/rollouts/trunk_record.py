@@ -11,6 +11,7 @@ from typing import Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
+from triphase.batches.transfers import index_on
 from triphase.models.backbone import Backbone
 from triphase.models.direct import FastDecoder
 from triphase.rollouts.types import Generated, Generator, Request
@@ -60,5 +61,7 @@ class TrunkRecord:
             self._stepper.step_trunk(tokens)
         else:
             self._stepper.step(tokens)
-        requests, places = zip(*new.values(), strict=True)
-        self.values[list(requests), list(places)] = self._stepper.boundary[list(new)].to(self.values.dtype)
+        requests, places, rows = (
+            index_on(each, self.values.device) for each in (*zip(*new.values(), strict=True), list(new))
+        )
+        self.values[requests, places] = self._stepper.boundary[rows].to(self.values.dtype)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from triphase.batches.transfers import index_on, to_device
 from triphase.models.products import multiply
 from triphase.models.roles import SharedModel
 from triphase.models.stepping import Stepper
@@ -94,7 +95,8 @@ class UncapturedWriter:
         if absent is not None:
             logits.index_fill_(1, absent, -math.inf)
         drawn = [0.0 if self._is_done(row) else self._uniforms[row][len(self.responses[row])] for row in self._rows]
-        return sample(logits, self._temperature, torch.tensor(drawn, dtype=torch.float64).to(logits.device))
+        uniform = to_device(torch.tensor(drawn, dtype=torch.float64), logits.device)
+        return sample(logits, self._temperature, uniform)
 
     def _step(self, tokens: Tensor, going: Sequence[int], alive: Sequence[int]) -> None:
         """Rows process their token, and those that are finished leave: after it, if its trunk state is recorded.
@@ -110,7 +112,7 @@ class UncapturedWriter:
             return
         if _is_small(alive, len(self._rows)):
             self._stepper.keep(alive)
-            tokens = tokens[list(alive)]
+            tokens = tokens[index_on(alive, tokens.device)]
             self._rows = [self._rows[place] for place in alive]
         if self._record is None:
             self._stepper.step(tokens)
