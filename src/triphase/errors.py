@@ -6,7 +6,10 @@ program and keeps its traceback.
 
 import errno
 
-_MEMORY = ("DefaultCPUAllocator", "out of memory", "allocate memory", "failed to map segment")
+_MEMORY = (
+    *("DefaultCPUAllocator", "out of memory", "allocate memory", "failed to map segment"),
+    "_STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN, whose workspaces are not torch's
+)
 
 
 class TriphaseError(Exception):

@@ -40,7 +40,7 @@ def memory_errors(phase: str, planned: Callable[[], str | None] = lambda: None) 
         traceback.clear_frames(error.__traceback__)  # releases the tensors that they hold before the plan is made
         advice = planned()
         setting = LOWER.get(section_of(phase), "the sizes of the batches")
-        is_of_card = type(error).__name__ == "OutOfMemoryError"  # torch's
+        is_of_card = type(error).__name__ == "OutOfMemoryError" or "CUDA" in str(error)
         figures = (_card_figures() if is_of_card else None) or memory_figures()
         raise RunError(
             f"{phase}: not enough memory ({figures}); {advice or f'lower {setting}'}; finished work is kept"
