@@ -13,7 +13,7 @@ from triphase.errors import RunError, SettingsError
 from triphase.records.files import make_directory, write_json
 from triphase.reports.rounds import FOLDER as ROUNDS
 from triphase.runs.branching import make_branch
-from triphase.runs.dependence import EVALUATION, FREE, LABELING, REWARD, SAMPLING, SFT, settings_of
+from triphase.runs.dependence import EVALUATION, FREE, LABELING, REWARD, SAMPLING, SFT, is_bound, settings_of
 from triphase.runs.differences import differences
 from triphase.runs.impact import impact, phases_of, ranks_by_people, require_ppo, require_program
 from triphase.runs.shared import require_shared
@@ -211,8 +211,8 @@ def _has_other_responses(base: RunSettings, settings: RunSettings) -> bool:
 
 def _grid(varied: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
     """(name of the run, its changes), in the order of the command line."""
-    for name in ("name", "output", "threads"):
-        if name in varied:
+    for name in varied:
+        if name != "rounds" and (name in FREE or is_bound(name)):
             raise SettingsError(f"--{name}: cannot be varied; a sweep varies only settings that affect results")
     if not varied:
         raise SettingsError("a sweep needs a setting and its values: --ppo.kl-coefficient 0.02,0.05")
