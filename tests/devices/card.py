@@ -25,6 +25,7 @@ _WAITS = {
     _aten._local_scalar_dense.default: "item",
     _aten.nonzero.default: "nonzero",
     _aten.masked_select.default: "masked_select",
+    _aten.masked_scatter_backward.default: "masked_scatter_backward",
     _aten._unique2.default: "unique",
     _aten.equal.default: "equal",
     _aten.repeat_interleave.Tensor: "repeat_interleave",

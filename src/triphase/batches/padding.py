@@ -84,6 +84,11 @@ class TokenBatch:
         return mask_of(self.response_lengths, self.input_ids.device)
 
     @property
+    def response_places(self) -> Tensor:
+        """(N,) index of each real response token in a flattened `response_mask`."""
+        return places_of(self.response_lengths, self.input_ids.device)
+
+    @property
     def response_positions(self) -> Tensor:
         """(B, R) position of each response token in ``input_ids``; pads repeat the last real position."""
         offsets = torch.arange(int(self.response_lengths.max()))[None, :]
@@ -105,6 +110,11 @@ class TokenBatch:
 def prefix_mask(lengths: Tensor) -> Tensor:
     """(B,) lengths → (B, longest) True on this many first elements of each row."""
     return torch.arange(int(lengths.max()), device=lengths.device)[None, :] < lengths[:, None]
+
+
+def places_of(lengths: Tensor, device: torch.device) -> Tensor:
+    """(N,) index of each True element of the flattened `prefix_mask`, on a device."""
+    return to_device(prefix_mask(lengths).flatten().nonzero()[:, 0], device)
 
 
 def mask_of(lengths: Tensor, device: torch.device) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from triphase.batches.padding import Layout, TokenBatch, mask_of, prefix_mask, sent
+from triphase.batches.padding import Layout, TokenBatch, mask_of, places_of, prefix_mask, sent
 from triphase.batches.transfers import to_device
 from triphase.tokens.encoding import EncodedGroup
 
@@ -81,6 +81,11 @@ class GroupBatch:
     def response_mask(self) -> Tensor:
         """(N, R) True on the real tokens of each response."""
         return mask_of(self.response_lengths, self.input_ids.device)
+
+    @property
+    def response_places(self) -> Tensor:
+        """(N,) index of each real response token in a flattened `response_mask`."""
+        return places_of(self.response_lengths, self.input_ids.device)
 
     @property
     def responses(self) -> Tensor:

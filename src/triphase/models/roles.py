@@ -170,14 +170,18 @@ class SharedModel:
                 hidden = self.backbone.whole(batch.input_ids, batch.layout, at=at)
             else:
                 hidden = self.backbone.upper(boundary, batch.layout, at=at)
-        mask = batch.response_mask
         found = self._logprobs(hidden, batch.targets, temperature, with_entropy)
-        empty = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
-        entropy = None if found.entropy is None else empty.masked_scatter(mask, found.entropy)
+        shape, places = batch.response_mask.shape, batch.response_places
+
+        def spread(each: Tensor) -> Tensor:
+            # By places and not by the mask: with that, the backward pass waits for a GPU to count its elements.
+            return each.new_zeros(shape.numel()).index_copy(0, places, each).view(shape)
+
+        entropy = None if found.entropy is None else spread(found.entropy)
         values = None
         if with_values:
-            values = empty.masked_scatter(mask, self.value_head(self.critic.states(batch, boundary, hidden)))
-        return PolicyOutput(empty.masked_scatter(mask, found.logprobs), entropy, values)
+            values = spread(self.value_head(self.critic.states(batch, boundary, hidden)))
+        return PolicyOutput(spread(found.logprobs), entropy, values)
 
     def scores(self, batch: Batch, boundary: Tensor) -> Tensor:
         """(N,) the reward model's score of each response, read at its last real token."""
