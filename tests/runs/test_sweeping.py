@@ -136,7 +136,7 @@ def test_refusals(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("--ppo.epochs", "1,1"), "give each value once"),
         (("--ppo.epochs", "1,x"), "is not allowed"),
         (("--output", "a,b"), "cannot be varied"),
-        (("--ppo.microbatch-tokens", "64,128"), "--ppo.microbatch_tokens: cannot be varied"),
+        (("--ppo.microbatch-tokens", "64,128"), "--ppo.microbatch-tokens: cannot be varied"),
         (("--model.packed-decoding", "true,false"), "only settings that affect results"),
         (("--ppo.epochs", "1", "--parallel", "0"), "--parallel: 0 is not allowed"),
         (("--ppo.epochs", "1", "--name", "../x"), "without a path"),

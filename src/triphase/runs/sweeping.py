@@ -212,7 +212,8 @@ def _has_other_responses(base: RunSettings, settings: RunSettings) -> bool:
 def _grid(varied: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
     """(name of the run, its changes), in the order of the command line."""
     for name in varied:
-        if name != "rounds" and (name in FREE or is_bound(name)):
+        key = name.replace("-", "_")  # as the settings spell it
+        if key != "rounds" and (key in FREE or is_bound(key)):
             raise SettingsError(f"--{name}: cannot be varied; a sweep varies only settings that affect results")
     if not varied:
         raise SettingsError("a sweep needs a setting and its values: --ppo.kl-coefficient 0.02,0.05")
