@@ -115,6 +115,11 @@ def copied(source: Path, folder: Path) -> Path:
     return Path(shutil.copytree(source, folder / "elsewhere"))
 
 
+def merged(source: Path, folder: Path) -> Path:
+    assert main(["export", str(source), "--what", "reward", "--to", str(folder / "merged")]) == 0
+    return folder / "merged"
+
+
 def spoil(place: Path) -> None:
     content = bytearray(place.read_bytes())
     content[-1] ^= 1
@@ -128,8 +133,14 @@ def spoil(place: Path) -> None:
         ("no manifest", "an adapter of your own set model.adapter"),
         ("not finished", "has not finished reward; run `triphase reward"),
         ("not there", "sft.from: there is no directory"),
-        ("a reward model as policy", "holds a reward model, not an SFT policy"),
-        ("a policy as reward model", "holds an SFT policy, not a reward model"),
+        ("a reward model as policy", "holds a reward model, not a policy"),
+        ("a merged reward model as policy", "holds a reward model, not a policy"),
+        ("a merged reward model", "is a reward model merged into its base, and the adapter is taken: give the run"),
+        (
+            "a classifier",
+            "manifest.json is missing; a classifier of your own is a scorer (ppo.scorer.kind: classifier)",
+        ),
+        ("a policy as reward model", "holds a policy, not a reward model"),
         ("another base", "was trained on"),
         ("another rank", "was trained with adapters.rank 4, and here it is 8; set adapters.rank: 4"),
         ("fewer layers", "was trained with adapters.layers all, and here it is 1; set adapters.layers: all"),
@@ -156,6 +167,13 @@ def test_what_does_not_fit_is_refused_alike_before_the_first_step(  # noqa: C901
             sft = source.parent / "nowhere"
         case "a reward model as policy":
             sft = source / "reward" / "final"
+        case "a merged reward model as policy":
+            sft = merged(source, tmp_path)
+        case "a merged reward model":
+            reward = merged(source, tmp_path)
+        case "a classifier":
+            reward = merged(source, tmp_path)
+            (tmp_path / "merged" / "manifest.json").unlink()
         case "a policy as reward model":
             reward = source / "sft" / "final"
         case "another base":

@@ -18,7 +18,7 @@ from triphase.training.artifacts import Taken, damage_of, sum_of
 from triphase.training.artifacts import place_of as place_of_artifact
 
 _SCORE_HEAD = "score_head.safetensors"
-_WHAT = {SFT: "an SFT policy", REWARD: "a reward model"}
+_WHAT = {SFT: "a policy", REWARD: "a reward model"}
 
 
 def taken_artifacts(settings: RunSettings) -> dict[str, Taken | None]:
@@ -49,15 +49,26 @@ def _place(phase: str, origin: str) -> Path:
             raise RunError(f"{phase}.from: {run} has not finished {phase}; run `triphase {phase} {run}` first")
     damage = damage_of(directory)
     if damage is not None:
-        own = "" if phase == REWARD else "; for an adapter of your own set model.adapter, for a model model.name"
-        raise RunError(f"{phase}.from: {directory} is not the intact result of a phase: {damage}{own}")
+        own = (
+            "a classifier of your own is a scorer (ppo.scorer.kind: classifier)"
+            if phase == REWARD
+            else "for an adapter of your own set model.adapter, for a model model.name"
+        )
+        raise RunError(f"{phase}.from: {directory} is not the intact result of a phase: {damage}; {own}")
     return directory
 
 
 def _require_kind(phase: str, place: Path) -> None:
     config = read_object(place / ADAPTER_CONFIG) if is_adapter(place) else {}
     scores = (place / _SCORE_HEAD).is_file() and config.get("task_type") == "SEQ_CLS"
-    writes = (is_adapter(place) and not scores) or (place / CONFIG).is_file()
+    whole = read_object(place / CONFIG) if (place / CONFIG).is_file() else None
+    classifies = whole is not None and "SequenceClassification" in str(whole.get("architectures"))
+    writes = not classifies and ((is_adapter(place) and not scores) or whole is not None)
+    if phase == REWARD and classifies:
+        raise RunError(
+            f"{phase}.from: {place} is a reward model merged into its base, and the adapter is taken: give the run, or "
+            f"`triphase export --what reward --adapter`; or score with it: ppo.scorer of kind classifier"
+        )
     if not (scores if phase == REWARD else writes):
         raise RunError(f"{phase}.from: {place} holds {_WHAT[SFT if writes else REWARD]}, not {_WHAT[phase]}")
 
