@@ -7,6 +7,7 @@ import importlib.util
 import random
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from triphase.demo.configuration import demo_settings
 from triphase.models.loading import LoadedModel
 from triphase.models.quantization import LIBRARIES, quantize
 from triphase.models.roles import REFERENCE, SharedModel
+from triphase.phases import ppo as ppo_module
 from triphase.rollouts.captured import CapturedRows
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Request
@@ -109,15 +111,41 @@ def test_writing_waits_once_for_each_look(monkeypatch: pytest.MonkeyPatch) -> No
         advance(rows, tokens)
 
     monkeypatch.setattr(CapturedRows, "advance", counted)
+    with synchronizations() as waits:
+        written(shared, generator, asked)
+    assert 0 < len(waits) <= intervals[0], waits
+
+
+@contextmanager
+def synchronizations() -> Iterator[list[str]]:
+    """Where the processor waits inside, as torch reports it."""
+    found: list[str] = []
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")  # which warns of itself
         try:
-            written(shared, generator, asked)
+            yield found
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    waits = [each for each in said if "called a synchronizing" in str(each.message)]
-    assert 0 < len(waits) <= intervals[0], [str(each.message)[:200] for each in waits]
+    found += [f"{each.filename}:{each.lineno}" for each in said if "called a synchronizing" in str(each.message)]
+
+
+def test_the_updates_wait_as_often_as_on_the_fake_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a minibatch, and in each pass of the first (`tests.devices.test_discipline`)."""
+    phase = ppo_phase(shared_on("cuda"), responses_per_prompt=4)
+    phase.advance(0)  # libraries choose their kernels
+    accumulate, passes, found = ppo_module.accumulate_gradients, list[int](), list[str]()
+
+    def noted(policy: Any, minibatch: Any, *arguments: Any, **options: Any) -> Any:
+        passes.append(len(minibatch))
+        with synchronizations() as waits:
+            figures = accumulate(policy, minibatch, *arguments, **options)
+        found.extend(waits)
+        return figures
+
+    monkeypatch.setattr(ppo_module, "accumulate_gradients", noted)
+    phase.advance(1)
+    assert len(passes) == 4 and 0 < len(found) <= len(passes) + passes[0], found
 
 
 @pytest.mark.parametrize("kind", list(LIBRARIES))
