@@ -157,7 +157,7 @@ REASONS: dict[str, str] = {
         phases.reward_calibration: _calibration_of
         phases.rewards: shape_rewards
         phases.sampler: against_sampler
-        rollouts.decoding: LocalGenerator._go_without
+        rollouts.decoding: _go_without
         runs.checked_score: CheckedScore.__call__
         runs.references: reference_samples
         runs.reward_gate: require_reward_model
