@@ -1,5 +1,6 @@
 """`model.dtype: auto` keeps the dtype with which a run was started, whatever the machine would choose now."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import pytest
 import torch
 from tests.runs.small_run import do, settings, write_data
 
+from triphase.cli.main import main
 from triphase.models import loading
 from triphase.runs import pipeline
-from triphase.runs.base_dtype import kept_dtype
+from triphase.runs.base_dtype import in_kept_dtype, kept_dtype
 from triphase.runs.branching import make_branch
 from triphase.runs.opening import open_policy
 from triphase.runs.verification import verify_run
@@ -72,3 +74,18 @@ def test_a_further_round_takes_the_dtype_of_the_first(tmp_path: Path, monkeypatc
     machine(monkeypatch, is_faster=False)
     do(automatic(tmp_path, name="second", earlier_rounds=(str(tmp_path / "runs/small"),)), lambda of: None)
     assert kept_dtype(tmp_path / "runs/second") == "bfloat16"
+
+
+def test_the_plan_of_a_run_is_that_of_the_dtype_in_which_it_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_data(tmp_path)
+    machine(monkeypatch, is_faster=True)
+    run = do(automatic(tmp_path), pipeline.run_sft).path
+    machine(monkeypatch, is_faster=False)
+    assert main(["plan", str(run), "--json", str(tmp_path / "plan.json")]) == 0
+    do(automatic(tmp_path), lambda of: of.model(), pipeline.run_report)
+    for plan in (tmp_path / "plan.json", run / "plan.json"):
+        assert json.loads(plan.read_text())["parameters"][0]["dtype"] == "bfloat16"
+    whole = settings(tmp_path, model=AUTO)  # whose weights are trained in float32
+    assert in_kept_dtype(whole, run) == whole

@@ -16,6 +16,8 @@ from triphase.planning.machine import machine_of
 from triphase.planning.wording import shortage, size_text
 from triphase.records.files import write_json
 from triphase.records.visible import visible
+from triphase.runs.base_dtype import in_kept_dtype
+from triphase.settings.places import expanded
 
 if TYPE_CHECKING:
     from triphase.planning.plan import Plan
@@ -40,7 +42,7 @@ def plan(
         show_machine_plan(deferred.plan_for(settings, machine_of(gpus, memory, card, price)), json_file)
         return
     refuse_without_gpus(memory=memory, card=card, price=price)
-    found = deferred.make_plan(settings)
+    found = deferred.make_plan(in_kept_dtype(settings, expanded(settings.output) / settings.name))
     if json_file is not None:
         write_json(json_file, found.as_json())
     console = Console(soft_wrap=True, highlight=False)

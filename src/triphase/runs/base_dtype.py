@@ -20,6 +20,19 @@ def kept_dtype(run: Path) -> str | None:
     return dtype_in(read_config(path)) if path.is_file() else None
 
 
+def in_kept_dtype(settings: RunSettings, run: Path) -> RunSettings:
+    """The settings with the dtype in which ``run`` continues in place of `auto`, for a plan; with all weights trained
+    in phase 1 that is the plan's to choose.
+
+    Raises:
+        RunError: `config.yaml` cannot be read.
+    """
+    model, dtype = settings.model, kept_dtype(run)
+    if model.dtype != "auto" or settings.sft_method == "full" or dtype is None:
+        return settings
+    return settings.model_copy(update={"model": model.model_copy(update={"dtype": dtype})})
+
+
 def inherited_dtype(settings: RunSettings) -> str | None:
     """The dtype of the first of the rounds before this run; None if it is not a further round, or that is unknown."""
     first = next(iter(settings.earlier_rounds), None)

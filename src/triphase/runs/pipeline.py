@@ -25,6 +25,7 @@ from triphase.reports.contents import gaps_of
 from triphase.reports.page import write_report
 from triphase.reports.summary import write_summary
 from triphase.rewards.registry import needs_reward_model as needs_reward_model_of
+from triphase.runs.base_dtype import in_kept_dtype
 from triphase.runs.empty_responses import report_empty_samples
 from triphase.runs.evaluation import evaluate_policies
 from triphase.runs.generators import sampler_of
@@ -218,7 +219,7 @@ def run_evaluation(run: Run, checkpoint: int | None = None) -> None:
 def run_report(run: Run) -> Path:
     """`summary.json` and `report.html`, with the plan of the memory next to the measurements."""
     if run.process_bytes is not None and not run.part(PLAN).is_file():
-        write_plan(run.settings, run.path, run.process_bytes)
+        write_plan(in_kept_dtype(run.settings, run.path), run.path, run.process_bytes)
         seal(run.path, [PLAN])
     write_summary(run.path)
     for gap in gaps_of(run.path):

@@ -28,7 +28,7 @@ from triphase.planning.plan import sized_settings
 from triphase.planning.shortage import shortage_of
 from triphase.planning.warm_up import load_code
 from triphase.records.types import Demonstration, Prompt
-from triphase.runs.base_dtype import inherited_dtype, kept_dtype
+from triphase.runs.base_dtype import in_kept_dtype, inherited_dtype, kept_dtype
 from triphase.runs.base_model import BaseModel, automatic_dtype
 from triphase.runs.checked_score import CheckedScore
 from triphase.runs.dependence import changeable, settings_of
@@ -87,7 +87,7 @@ class Run:
         self._base = BaseModel(settings, strategy, before=self.forget_model, dtype=lambda: kept_dtype(directory.path))
         self.process_bytes: float | None = None
         directory.shortage_of = lambda phase: shortage_of(
-            settings, phase, self.process_bytes, changeable(self.path, settings)
+            in_kept_dtype(settings, self.path), phase, self.process_bytes, changeable(self.path, settings)
         )
 
     @property
