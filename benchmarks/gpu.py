@@ -434,7 +434,8 @@ def _cost(shared: SharedModel, ppo: PPOSettings, quantization: str | None) -> Co
 
 
 def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    asked = ["git", "describe", "--always", "--dirty", "--exclude=*"]  # -dirty: with changes that the commit lacks
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
 
 
