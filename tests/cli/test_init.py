@@ -127,6 +127,9 @@ def test_rated_answers_are_preferences_unless_each_prompt_has_one(
     (folder / "s.csv").write_text("ask,reply,stars\n" + "".join(rows))
     assert main(["init", "s.csv", *TINY, "--yes", "--force"]) == 2
     assert "map them: --columns prompt=ask,completion=reply" in capsys.readouterr().err
+    (folder / "reviews.jsonl").write_text('{"text": "a fine film", "label": 1}\n')
+    assert main(["init", "reviews.jsonl", "--force"]) == 2
+    assert "map them: --columns prompt=text\n" in capsys.readouterr().err  # not labeler=label, nor a number as text
 
 
 def test_columns_that_differ_by_case_alone_are_not_passed_over(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from triphase.errors import DataError
-from triphase.records.advice import names_in_another_case
+from triphase.records.advice import OF_TEXTS, names_in_another_case
 from triphase.records.cells import columns_in
 from triphase.records.conversations import turns_of
 from triphase.records.forms import form_named, form_of, read_as
@@ -19,7 +19,7 @@ from triphase.records.reading import Located, stream_demonstrations, stream_pref
 from triphase.records.remarks import Remarks
 from triphase.records.source_rows import read_rows
 from triphase.records.types import Demonstration, Prompt
-from triphase.settings.data import OURS, SourceSettings
+from triphase.settings.data import SourceSettings
 
 ROLES = ("preferences", "demonstrations", "prompts")
 _STREAMS: Mapping[str, Callable[..., Iterator[Located[Any]]]] = {
@@ -170,10 +170,10 @@ def _most(ordered: list[int]) -> int:
 def _unknown(row: Row) -> str:
     filled = columns_in(row)
     have = [name for name in row.values if name in filled]
-    near = {name: found[0] for name in have if (found := difflib.get_close_matches(name.lower(), OURS, 1, 0.75))}
+    near = {name: found[0] for name in have if (found := difflib.get_close_matches(name.lower(), OF_TEXTS, 1, 0.75))}
     pairs = [f"{ours}={theirs}" for theirs, ours in near.items() if ours != theirs]
     longest = sorted(have, key=lambda name: -len(str(row.values[name])))[:2]
-    texts = [name for name in have if name in longest]
+    texts = [name for name in have if name in longest and isinstance(row.values[name], str)]
     if not pairs:
         turns = next((name for name in have if _holds_turns(row, name)), None)
         pairs = (

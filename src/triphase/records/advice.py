@@ -22,7 +22,9 @@ _PARTS = ("response", "answer", "completion", "text")
 _READ = {"prompt", "messages", "conversations", "instruction", "question", "query", "input", "context", "completion",
          "response", "output", "answer", "instances", "chosen", "rejected", "system", "history", "id", "prompt_id",
          "kind", "split", "margin", "labeler"}  # fmt: skip
-_OF_TEXTS = {*OURS} - {"chosen_finished", "rejected_finished", "margin", "labeler", "id", "prompt_id", "kind", "split"}
+_ABOUT_OURS = {"chosen_finished", "rejected_finished", "margin", "labeler", "id", "prompt_id", "kind", "split"}
+OF_TEXTS = tuple(name for name in OURS if name not in _ABOUT_OURS)
+"""Our columns that hold texts, or order them."""
 _RATINGS, _ANSWERS = {"helpfulness", "rating", "score"}, {"response", "completion", "answer", "output"}
 _QUESTIONS = {"instruction", "question", "query"}
 _RANKED = (
@@ -88,7 +90,7 @@ def names_in_another_case(row: Row) -> dict[str, str]:
     """Nonempty columns that differ by case or spaces alone from one that holds texts, by our name."""
     filled = [str(column) for column, value in row.values.items() if not is_blank(value) and len(str(column)) <= _SHOWN]
     plain = {column.strip().casefold(): column for column in filled[:_MOST_COLUMNS]}
-    return {ours: theirs for ours, theirs in plain.items() if ours in _OF_TEXTS and ours not in filled}
+    return {ours: theirs for ours, theirs in plain.items() if ours in OF_TEXTS and ours not in filled}
 
 
 def _other_case(row: Row) -> str:
