@@ -16,7 +16,9 @@ from triphase.footprints.moments import (
     BASE,
     CACHE,
     CHUNK,
+    GRADIENTS,
     KERNELS,
+    MOMENTS,
     PACKED,
     TEMPORARY,
     TRUNK,
@@ -147,6 +149,19 @@ def test_what_is_there_at_every_moment_by_hand() -> None:
         assert parts["gradients"] == 4 * trained and parts[TEMPORARY] == 8 * temporary
         if adapters is not None:
             assert parts["adapters"] == 4 * adapters * adapter
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_and_moments_of_every_weight_have_the_dtype_of_the_weights(dtype: torch.dtype) -> None:
+    shared = shared_model("llama", adapted="all", layers=LAYERS, dtype=dtype, **SIZES)
+    whole = {"method": "full", "batch_size": 8, "optimizer": OPTIMIZER}
+    settings = run_settings(adapters={"layers": "all", "rank": 4}, sft=whole)
+    made = [Encoded(tokens(PROMPT, n), tokens(RESPONSE, 99 + n)) for n in range(8)]
+    phase = SupervisedPhase(shared, made, [*range(8)], [], settings.sft)
+    phase.advance(0)
+    moments = [each for name, each in phase.state.updater.tensors().items() if name.startswith("exp_avg")]
+    parts = moment(sft_footprint(planner(settings, shared, dtype=dtype)), "optimizer step").parts
+    assert parts[MOMENTS] == sum(each.nbytes for each in moments) == 2 * parts[GRADIENTS]
 
 
 def test_an_update_of_the_reward_model() -> None:

@@ -11,7 +11,7 @@ def sft_footprint(cost: CostModel) -> Footprint:
     """Phase 1."""
     settings, work, load = cost.settings.sft, cost.work, cost.load
     found, whole, lengths = Footprint("sft"), settings.method == "full", load.demonstrations
-    trained = work.base_numbers if whole else work.adapter_numbers
+    trained = work.base_numbers * work.dtype.itemsize / 4 if whole else work.adapter_numbers  # as float32
     static = cost.static(adapters=1, trained=trained)
     tokens_at_once = settings.tokens_at_once
     shapes = list(shapes_of(lengths, batch_size=settings.batch_size, max_tokens=tokens_at_once, on_card=work.on_card))

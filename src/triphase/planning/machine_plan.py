@@ -236,7 +236,7 @@ def _with(
             models = round(parts[BASE] / work.base_bytes)  # the base, and a policy with weights of its own
             parts |= {BASE: parts[BASE] + 2 * layer - models * given, KEPT_ROWS: 0.0}  # no step is captured
             if whole:  # each rank steps its rows; a whole gradient stays until the step
-                parts[MOMENTS] -= 2 * given * 4 / size
+                parts[MOMENTS] -= 2 * given
         return Moment(each.name, parts, each.shape)
 
     made = [

@@ -271,23 +271,23 @@ def _warm_up(config: Any, dtype: Any) -> None:
 def _weights(settings: RunSettings, work: Work) -> list[tuple[str, str, float, float, float]]:
     kind, each = str(work.dtype).removeprefix("torch."), float(work.dtype.itemsize)
     adapter, head = float(work.adapter_numbers), work.hidden_size + 1.0
-    base_each = work.base_bytes / work.base_numbers
-    trained = float(work.base_numbers) if settings.sft_method == "full" else adapter
+    numbers = float(work.base_numbers)
+    trained, tuned, wide = (numbers, kind, each) if settings.sft_method == "full" else (adapter, "float32", 4.0)
     rows = [
-        ("base weights, frozen, shared by all roles", work.quantization or kind, float(work.base_numbers), base_each),
+        ("base weights, frozen, shared by all roles", work.quantization or kind, numbers, work.base_bytes / numbers),
         ("each adapter (reference, policy, reward model)", "float32", adapter, 4.0),
         ("value head and score head", "float32", 2 * head, 4.0)
         if settings.has_critic
         else ("score head", "float32", head, 4.0),
-        ("gradients of what SFT trains", "float32", trained, 4.0),
-        ("Adam's two moments of what SFT trains", "float32", trained, 8.0),
+        ("gradients of what SFT trains", tuned, trained, wide),
+        ("Adam's two moments of what SFT trains", tuned, trained, 2 * wide),
         ("gradients of an adapter in the later phases", "float32", adapter, 4.0),
         ("Adam's two moments of an adapter in the later phases", "float32", adapter, 8.0),
     ]
     if settings.trains_whole:
         rows += [
-            ("the copy of the base that PPO trains", kind, float(work.base_numbers), each),
-            ("gradients of all weights in PPO", "float32", float(work.base_numbers), 4.0),
-            ("Adam's two moments of all weights in PPO", "float32", float(work.base_numbers), 8.0),
+            ("the copy of the base that PPO trains", kind, numbers, each),
+            ("gradients of all weights in PPO", "float32", numbers, 4.0),
+            ("Adam's two moments of all weights in PPO", "float32", numbers, 8.0),
         ]
     return [(part, dtype, numbers, size, numbers * size) for part, dtype, numbers, size in rows]

@@ -29,7 +29,8 @@ class ModelSettings(Settings):
     """The hub revision (branch, tag or commit); by default the default branch."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Dtype of the frozen base; `auto` is bfloat16 if its products are faster (on a CPU they are timed), else float32,
-    as with `ppo.method: full`. Adapters, heads and optimizer states are always float32."""
+    as with `ppo.method: full`. Adapters, heads and their optimizer states are always float32. What `sft.method: full`
+    trains has this dtype, its optimizer states too; with `auto` it is float32, since bfloat16 loses small updates."""
     quantization: Literal["int8", "nf4"] | None = None
     """Keep the linear layers of the frozen base in 8 bits (`int8`, by torchao) or 4 (`nf4`, by bitsandbytes) if it does
     not fit (`pip install 'triphase[quantization]'`): all phases are slower, generation most. Experts, which are fused
