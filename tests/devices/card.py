@@ -158,7 +158,7 @@ def _count(func: Any, args: Any, kwargs: dict[str, Any], to_processor: bool) -> 
         uploads = blocks = any(isinstance(each, Tensor) and not isinstance(each, OnCard) for each in args[1])
     if func is _aten.copy_.default:
         name = "copy to the processor" if isinstance(args[1], OnCard) and not isinstance(args[0], OnCard) else name
-        uploads = isinstance(args[0], OnCard) and not isinstance(args[1], OnCard) and args[1].ndim > 0
+        uploads = isinstance(args[0], OnCard) and not isinstance(args[1], OnCard)
         blocks = not (len(args) > 2 and args[2])
     if uploads and blocks:  # from memory that is not pinned torch waits until the card has taken it
         name = "to the card"

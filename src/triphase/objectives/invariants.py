@@ -165,9 +165,9 @@ def _require_representable(scores: Tensor, kl_penalty: Tensor) -> None:
 def _require_near(quantity: str, actual: Tensor, wanted: float, tolerance: float | Tensor, causes: str) -> None:
     """Raise InvariantError unless every element is within its tolerance of the expected value; NaN never is."""
     distance = (actual.detach().double() - wanted).abs()
-    allowed = torch.as_tensor(tolerance, dtype=torch.float64, device=distance.device).expand_as(distance)
-    if bool((distance <= allowed).all()):
+    if bool((distance <= tolerance).all()):
         return
+    allowed = torch.as_tensor(tolerance, dtype=torch.float64, device=distance.device).expand_as(distance)
     worst = int(torch.nan_to_num(distance - allowed, nan=float("inf")).argmax())
     place = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), distance.shape))
     raise InvariantError(
