@@ -219,6 +219,14 @@ def test_links_are_not_pushed(mistake: Callable[..., str], tmp_path: Path) -> No
     assert "more/link.json: is a link" in mistake("push", tmp_path, "org/name")
 
 
+def test_an_adapter_on_a_path_of_this_machine_is_not_pushed(mistake: Callable[..., str], tmp_path: Path) -> None:
+    for name in ("README.md", "adapter_model.safetensors"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/ann/sft/final"}')
+    told = mistake("push", tmp_path, "org/name")
+    assert "is an adapter on /home/ann/sft/final, which others cannot open; upload the merged model" in told
+
+
 def test_a_closed_pipe_is_quiet() -> None:
     command = f"{sys.executable} -m triphase explain | true"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)

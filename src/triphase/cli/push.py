@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from triphase.errors import RunError, first_line_of
+from triphase.models.files import ADAPTER_CONFIG, read_object
 from triphase.records.hub import bound_hub
 from triphase.records.visible import visible
 
@@ -33,6 +34,7 @@ def push(
             f"{directory}: contains no exported model (weights and README.md); create one with `triphase export`"
         )
     _require_own_files(directory)
+    _require_public_base(directory)
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
@@ -53,6 +55,22 @@ def push(
         line = first_line_of(error)
         raise RunError(f"{repository}: the hub cannot be reached ({type(error).__name__}: {line})") from None
     print(visible(str(done.commit_url)))
+
+
+def _require_public_base(directory: Path) -> None:
+    """Refuse an adapter whose base is named by a path of this machine, which would be published and opens nowhere else.
+
+    Raises:
+        RunError: it is.
+    """
+    path = directory / ADAPTER_CONFIG
+    base = read_object(path).get("base_model_name_or_path") if path.is_file() else None
+    if isinstance(base, str) and os.path.isabs(base):
+        raise RunError(
+            f"{directory}: is an adapter on {base}, which others cannot open; upload the merged model (`triphase "
+            f"export` without --adapter), or in an exported copy write the hub id of its base into {ADAPTER_CONFIG} "
+            "and README.md"
+        )
 
 
 def _require_own_files(directory: Path) -> None:
