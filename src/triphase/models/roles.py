@@ -171,11 +171,11 @@ class SharedModel:
             else:
                 hidden = self.backbone.upper(boundary, batch.layout, at=at)
         found = self._logprobs(hidden, batch.targets, temperature, with_entropy)
-        shape, places = batch.response_mask.shape, batch.response_places
+        rows, width, places = len(batch.response_lengths), int(batch.response_lengths.max()), batch.response_places
 
         def spread(each: Tensor) -> Tensor:
             # By places and not by the mask: with that, the backward pass waits for a GPU to count its elements.
-            return each.new_zeros(shape.numel()).index_copy(0, places, each).view(shape)
+            return each.new_zeros(rows * width).index_copy(0, places, each).view(rows, width)
 
         entropy = None if found.entropy is None else spread(found.entropy)
         values = None
