@@ -126,5 +126,6 @@ def test_what_is_appended_is_read(tmp_path: Path, records: list[dict[str, int | 
 def test_the_fingerprint_is_the_sha256_sum(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert fingerprint(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
-    with pytest.raises(RunError, match="gone"):
-        fingerprint(tmp_path / "gone")
+    for place, reason in ((tmp_path / "gone", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(RunError, match=rf"cannot be read \({reason}\); check it and its permissions"):
+            fingerprint(place)  # nothing is written, so no remedy for that

@@ -132,7 +132,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], str]] = {
     "a run that has begun": (
         ("test_resume_checks", "test_directory", "a run in a file's place"),
         """
-        records.files: disk_errors
+        records.files: disk_errors fingerprint
         records.paths: refuse_pipes refuse_links
         runs.directory: RunDirectory._changed_settings RunDirectory._changed_data _require_place
         runs.kept_engine: require_same_engine

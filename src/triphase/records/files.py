@@ -204,9 +204,16 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def fingerprint(path: Path) -> str:
-    """The SHA-256 checksum of a file, in hexadecimal."""
-    with disk_errors(path), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 checksum of a file, in hexadecimal.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror or error}); check it and its permissions") from error
 
 
 def _json_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
