@@ -19,13 +19,21 @@ from triphase.models.backbone import Backbone
 from triphase.models.loading import LoadedModel
 from triphase.models.lora import LoraLinear
 from triphase.models.products import FusedLinear
-from triphase.models.quantization import QuantizedLinear, kept_codes, note_of, quantize, require_library
+from triphase.models.quantization import (
+    LIBRARIES,
+    QuantizedLinear,
+    kept_codes,
+    note_of,
+    quantize,
+    require_library,
+)
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.objectives.invariants import InvariantError
 from triphase.phases.frozen import FrozenWeights
 from triphase.phases.sft import SupervisedPhase
 from triphase.planning.machine import CARDS, Machine
 from triphase.planning.machine_plan import strategies_for
+from triphase.runs.provenance import versions
 from triphase.settings.phases import SupervisedSettings
 from triphase.settings.schema import AdapterSettings, RunSettings
 
@@ -198,3 +206,9 @@ def test_layers_that_are_moved_compiled_or_quantized_are_not_divided(changes: di
 def test_an_export_says_what_the_adapter_was_trained_over() -> None:
     assert note_of(None) == ""
     assert 'bnb_4bit_quant_type="nf4"' in note_of("nf4") and "torchao" in note_of("int8")
+
+
+def test_a_run_records_the_versions_of_its_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Codes depend on them: `run --verify` names versions that differ."""
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0")
+    assert set(LIBRARIES.values()) <= set(versions())

@@ -16,7 +16,10 @@ from triphase.errors import RunError
 from triphase.settings.renamed import with_new_sections
 from triphase.settings.schema import RunSettings
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "datasets", "numpy", "pydantic", "sqlalchemy")
+_PACKAGES = (
+    "torch", "transformers", "tokenizers", "safetensors", "datasets", "numpy", "pydantic", "sqlalchemy", "torchao",
+    "bitsandbytes",
+)  # fmt: skip
 
 
 def day_begun(run: Path) -> str:

@@ -9,7 +9,7 @@ from triphase import __version__
 
 PACKAGES = (
     "torch", "transformers", "peft", "datasets", "pyarrow", "huggingface_hub", "fastapi", "tensorboard", "wandb",
-    "trackio", "mlflow",
+    "trackio", "mlflow", "torchao", "bitsandbytes",
 )  # fmt: skip
 
 
