@@ -54,6 +54,12 @@ def test_shapes_that_are_read(here: Path, name: str, content: bytes) -> None:
     assert read(here / name) == [("süß river", "song"), ("mud", "rust")]
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.csv", "a.parquet", "a.arrow"])
+def test_a_pointer_of_git_lfs_is_recognized(name: str, here: Path) -> None:
+    (here / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    assert f"{name}: is only a pointer of Git LFS; run `git lfs pull` in the clone" in why(name, here)
+
+
 def test_separators_of_lines_inside_a_text_stay(here: Path) -> None:
     (here / "a.jsonl").write_text('{"prompt": "a\u2028b", "completion": "c\x85d"}\n', encoding="utf-8")
     assert read(here / "a.jsonl") == [("a\u2028b", "c\x85d")]

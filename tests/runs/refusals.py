@@ -71,7 +71,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], str]] = {
         records.parquet_rows: parquet_rows _checked_texts
         records.paths: is_file_name data_files _require_one_split _require_each_once data_file
         records.reading: _records
-        records.source_rows: _rows _file_rows _renamed
+        records.source_rows: _rows _file_rows _renamed _require_content
         """,
     ),
     "the model, without its weights": (

@@ -35,6 +35,7 @@ from triphase.records.rated_rows import begins_rated, ranked_together
 from triphase.settings.data import SourceSettings
 
 _SHOWN = 5
+_POINTER = b"version https://git-lfs"
 _HEADER_BYTES = 1 << 16
 """A file with a header and no record is smaller."""
 
@@ -137,11 +138,25 @@ def _file_rows(path: Path, name: str, refused: RefuseRow, part: Part) -> Iterato
             f"{shown(str(path))}: unknown kind of file; its name must end in {known} (.gz or .zst may follow)"
         )
     try:
+        _require_content(path, name)
         yield from reader(path, name, refused) if part.count == 1 else json_lines(path, name, refused, part)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{name}: damaged gzip file ({error}); download or write it again") from None
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
+
+
+def _require_content(path: Path, name: str) -> None:
+    """Refuse what a clone without Git LFS has in the place of a large file.
+
+    Raises:
+        DataError: it is that.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise DataError(
+                f"{name}: is only a pointer of Git LFS; run `git lfs pull` in the clone, or download the file"
+            )
 
 
 def _drawn(rows: Iterator[Row], count: int) -> Iterator[Row]:
