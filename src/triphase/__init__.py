@@ -5,6 +5,7 @@ itself takes no torch.
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ _PLACES = {
     "train_reward_model": "training",
     "train_sft": "training",
 }
+
+# If installed, transformers imports them, before any module here can; they list the kernels of other platforms.
+for _noisy in ("torchao", "torch.utils._pytree", "bitsandbytes"):
+    logging.getLogger(_noisy).setLevel(logging.ERROR)
 
 if not TYPE_CHECKING:  # a type checker reads the names above, and knows that there are no others
 

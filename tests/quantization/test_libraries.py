@@ -1,6 +1,8 @@
 """int8 by torchao and nf4 by bitsandbytes: they have the stated size, learn, resume exactly, and are planned."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +109,12 @@ def test_an_eight_billion_model_fits_24_gb_in_every_phase() -> None:
     for phase, wide in plans[None].items():
         assert 5.0e9 < wide - plans["int8"][phase] < 7.0e9
         assert 8.0e9 < wide - plans["nf4"][phase] < 10.5e9
+
+
+def test_the_libraries_print_nothing_of_their_own(tmp_path: Path) -> None:
+    """They are imported by transformers, also for a run that is not quantized."""
+    configuration = tmp_path / "tiny.yaml"
+    configuration.write_text(resolved_yaml(demo_settings(tiny=True, output=str(tmp_path))))
+    command = [sys.executable, "-m", "triphase", "check", str(configuration)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "torchao" in sys.modules and done.stderr == ""

@@ -8,7 +8,6 @@ dequantized weight never outlives its product. Embedding, language-model head, n
 quantized.
 """
 
-import logging
 from typing import Any, Protocol
 
 import torch
@@ -19,9 +18,6 @@ from triphase.errors import ModelError
 _BLOCK = 64
 LIBRARIES = {"int8": "torchao", "nf4": "bitsandbytes"}
 """The package for each kind; both come with the extra `quantization`."""
-# If installed, transformers imports them too, and they list the kernels of other platforms.
-for _noisy in ("torchao", "torch.utils._pytree", "bitsandbytes"):
-    logging.getLogger(_noisy).setLevel(logging.ERROR)
 
 
 class Packing(Protocol):
