@@ -247,7 +247,12 @@ def test_a_mistake_in_the_file_is_one_line_with_its_place(text: str, message: st
             "--adapters.layers: [1] is not allowed; it must be a whole number above 0, or `all`",
         ),
         ("ppo", "3", "--ppo: 3 is not allowed; it must be a section of settings"),
-        ("data.prompts", "3", "--data.prompts: 3 is not allowed; it must be a list of sections"),
+        (
+            "data.prompts",
+            "a.jsonl",
+            "--data.prompts: a.jsonl is not allowed; it must be a list of sections: `[{path: …}]`",
+        ),
+        ("ppo.scorer.options", "3", "--ppo.scorer.options: 3 is not allowed; it must be a mapping"),
         ("model.name", "", "--model.name: null is not allowed; it must be text"),
         ("", "1", "--: not the name of a setting; use for example --ppo.kl-coefficient"),
         (

@@ -115,7 +115,12 @@ def _properties(model: type[Settings]) -> dict[str, dict[str, Any]]:
 
 
 def _allowed(model: type[Settings], name: str) -> str:
-    return _words(_properties(model)[name])
+    words, element = _words(_properties(model)[name]), element_of(model.model_fields[name])
+    needed = [key for key, field in element.model_fields.items() if field.is_required()] if element else []
+    return f"{words}: `[{{{needed[0]}: …}}]`" if needed else words
+
+
+_PLAIN = {"boolean": "`true` | `false`", "null": "`null`", "object": "a mapping"}
 
 
 def _words(schema: Mapping[str, Any]) -> str:
@@ -130,24 +135,18 @@ def _words(schema: Mapping[str, Any]) -> str:
             return "a whole number" + _bounds(schema)
         case "number":
             return "a number" + _bounds(schema)
-        case "boolean":
-            return "`true` | `false`"
         case "string":
             return str(schema.get("words", "text"))
-        case "null":
-            return "`null`"
         case "array":
             return _array_words(schema)
-    return "a section of settings"
+    return _PLAIN.get(schema.get("type", ""), "a section of settings")
 
 
 def _array_words(schema: Mapping[str, Any]) -> str:
     if "prefixItems" in schema:
         return "a list of " + " and ".join(_words(item) for item in schema["prefixItems"])
     items = schema.get("items", {})
-    if "$ref" in items:
-        return "a list of sections"
-    words = _words(items).removeprefix("a ")
+    words = _words(items).removeprefix("a ").removesuffix(" of settings")
     return f"a list of {words if '|' in words else words.removesuffix('s') + 's'}"
 
 
