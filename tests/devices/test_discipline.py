@@ -30,7 +30,7 @@ WAITS = {
     "ppo-quantized": 67,
     "ppo-full": 141,  # of a model of its own: how it writes is compared with the full pass once
     "ppo-later": 142,
-    "ppo-gemma2": 89,
+    "ppo-gemma2": 91,  # ten of them by transformers' cache, once per call of the decode loop
     "ensemble": 73,
     "ensemble-average": 104,
     "evaluation": 8,
