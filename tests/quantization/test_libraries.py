@@ -88,11 +88,15 @@ def planned(kind: str | None, *, offload: bool = False) -> dict[str, float]:
     config = llama_8b()
     adapters = AdapterSettings(layers=11)
     values: dict[str, Any] = {"name": "q", "model": {"name": "x", "quantization": kind, "offload": offload}, "data": {}}
+    # What `auto` chooses for a card of 24 GB.
+    values |= {section: {"microbatch_tokens": 1024} for section in ("sft", "reward", "ppo")}
     settings = RunSettings.model_validate(values).model_copy(update={"adapters": adapters})
-    work = Work(config, torch.bfloat16, adapters, recompute=False, trusted=False, quantization=kind)
+    work = Work(config, torch.bfloat16, adapters, recompute=False, trusted=False, quantization=kind, on_card=True)
     shown = Lengths([(128, 128)] * 64, 64)
     prompts, groups = Lengths([(128,)] * 64, 64), Lengths([(128, 128, 128)] * 64, 64)
-    cost = CostModel(settings, work, Workload(shown, shown, 192, prompts, prompts, groups), process_bytes=0.0)
+    cost = CostModel(
+        settings, work, Workload(shown, shown, 192, prompts, prompts, groups), process_bytes=0.0, card_bytes=24e9
+    )
     return {each.phase: each.peak.total for each in footprints_of(cost)}
 
 
