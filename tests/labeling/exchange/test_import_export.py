@@ -66,6 +66,23 @@ def test_formats(tmp_path: Path, row: dict, expected: dict[str, int]) -> None:
         assert store.prompts()[0].messages == (Message("user", "Hi"),)
 
 
+def test_what_a_row_has_besides_its_prompt_is_not_passed_over(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    with open_store(tmp_path) as store:
+        rows = [{"messages": turns}, {"messages": turns[:1]}]
+        (note,) = import_file(store, written(tmp_path / "c.jsonl", *rows)).notes
+        assert note == (
+            "1 conversation with an answer at the end, which is not imported; to have it ranked "
+            "write prompt and response"
+        )
+        for row, empty in (
+            ({"chosen": "", "rejected": "a"}, "chosen"),
+            ({"chosen": "a", "rejected": None}, "rejected"),
+        ):
+            with pytest.raises(DataError, match=f"d.jsonl:1: {empty} is empty"):
+                import_file(store, written(tmp_path / "d.jsonl", {"prompt": "Hi", **row}))
+
+
 def test_prompts_and_responses(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         assert import_file(store, written(tmp_path / "p.jsonl", {"prompt": "Hi"}, {"prompt": "Ho"})).prompts == 2

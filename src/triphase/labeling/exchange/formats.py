@@ -97,6 +97,8 @@ def format_of(row: Row) -> str:
     ):
         if needed <= have:
             return name
+    if have & {"chosen", "rejected"} and {"chosen", "rejected"} <= row.values.keys():
+        row.refuse(f"{'chosen' if 'rejected' in have else 'rejected'} is empty")
     if answer_column(row) is not None:
         _refuse_unread_answers(row, have, "responses")
         return "responses"

@@ -20,6 +20,7 @@ from triphase.labeling.work.campaign_plan import campaign_called
 from triphase.monitoring.wording import counted
 from triphase.records import foreign, tool_exports
 from triphase.records.lines import Row
+from triphase.records.prompts import conversation_in
 from triphase.records.reading import stream_preferences, stream_prompts
 from triphase.records.remarks import Remarks
 from triphase.records.source_rows import read_rows
@@ -60,6 +61,8 @@ class _File:
     unsaid: list[frozenset[str]] = field(default_factory=list)
     """For each row of prompts or preferences: which of kind and split it does not name."""
     unranked: int = 0
+    answered: int = 0
+    """Conversations that end with an answer, which is no part of the prompt."""
     remarks: Remarks = field(default_factory=Remarks)
 
 
@@ -86,6 +89,9 @@ def import_file(
     notes = _rank_rated(file.records)
     if file.unranked:
         notes.append(f"{counted(file.unranked, 'record')} without a submitted ranking left out")
+    if file.answered:
+        ends = f"{counted(file.answered, 'conversation')} with an answer at the end"
+        notes.append(f"{ends}, which is not imported; to have it ranked write prompt and response")
     notes += file.remarks.lines()
     done = _write(store, file.records, now=now, by=by, source=str(path), where=file.where)
     return replace(done, ignored=tuple(sorted(file.ignored)), notes=tuple(notes))
@@ -122,6 +128,11 @@ def _read(file: _File, row: Row, heldout_share: float) -> None:
             file.ignored |= formats.ignored_columns(row, kind) if each is row else foreign.unread_columns(row)
 
 
+def _ends_answered(row: Row) -> bool:
+    found = conversation_in(row)
+    return found is not None and found[1][-1].role == "assistant"
+
+
 def _read_again(file: _File, source: SourceSettings, base: Path, heldout_share: float) -> None:
     """Read a file of prompts or of preferences like the data files of a run."""
     if file.kinds == {"prompts"}:
@@ -130,6 +141,7 @@ def _read_again(file: _File, source: SourceSettings, base: Path, heldout_share: 
         for item, unsaid in zip(stream_prompts(source, base, heldout_share), file.unsaid, strict=True):
             registry.add(item.record, item.where)
             file.remarks.add(item.row)
+            file.answered += item.row is not None and _ends_answered(item.row)
             unnamed[item.record.id] = unnamed.get(item.record.id, unsaid) & unsaid
             file.ignored |= {*item.unread} - formats.COLUMNS["prompts"]
             file.where["prompt", item.record.id] = item.where
