@@ -30,8 +30,9 @@ WHOLE = 50_000
 class Planned:
     """A cost model of phases that need 1000 bytes and one for each token of a pass."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
-        self.settings = run_settings(**AUTO, **changes)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, floor: float = 0.0, **changes: Any) -> None:
+        """``floor``: what another moment of each phase needs, which is no pass."""
+        self.settings, self.floor = run_settings(**AUTO, **changes), floor
         some, none = Lengths([(4, 4)], 1), Lengths()
         self.load = Workload(some, none, 2, some, none, some)
         self.asked: list[tuple[str, int]] = []
@@ -39,7 +40,7 @@ class Planned:
 
     def planned(self, cost: Any, name: str, tokens: int) -> tuple[float, list[object]]:
         self.asked.append((name, tokens))
-        return 1000.0 + min(tokens, WHOLE), [min(tokens, WHOLE)]
+        return max(self.floor, 1000.0 + min(tokens, WHOLE)), [min(tokens, WHOLE)]
 
     def chosen(self, allowed: float, *, on_card: bool) -> int:
         settings, lines = sized(cast(Any, self), allowed / ROOM, on_card=on_card)
@@ -47,7 +48,7 @@ class Planned:
         (found,) = {getattr(settings, name).microbatch_tokens for name in ("sft", "reward", "ppo")}
         for name, line in zip(("sft", "reward", "ppo"), lines, strict=True):
             assert line.startswith(f"{name}.microbatch_tokens: auto is {found} (planned ")
-            assert ("more than the" in line) == (1000 + min(found, WHOLE) > allowed)
+            assert ("more than the" in line) == (max(self.floor, 1000 + min(found, WHOLE)) > allowed)
         return int(found)
 
 
@@ -72,6 +73,16 @@ def test_it_is_the_largest_that_fits(
     assert planned.chosen(allowed, on_card=True) == card
     assert planned.chosen(allowed, on_card=False) == processor
     assert len(planned.asked) <= 2 * 3 * 7  # each costs a second on a model of some size
+
+
+@pytest.mark.parametrize(("floor", "card", "processor"), [(3000.0, 1024, 512), (1300.0, 256, 256), (9e9, 4096, 512)])
+def test_it_is_not_reduced_for_what_is_no_pass(
+    floor: float, card: int, processor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sampling may not fit either: then smaller passes are slower and help nothing."""
+    planned = Planned(monkeypatch, floor=floor)
+    assert planned.chosen(1200.0, on_card=True) == card
+    assert planned.chosen(1200.0, on_card=False) == processor
 
 
 def test_a_variant_has_passes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """`microbatch_tokens: auto`: the largest passes that fit the plan, for each phase with this setting.
 
-On a CPU larger passes than usual are no faster, so the usual size is the maximum there; it is reduced if it does not
-fit.
+On a CPU larger passes than usual are no faster: the usual size is the maximum there.
 """
 
 import copy
@@ -57,12 +56,14 @@ def with_tokens(settings: RunSettings, name: str, tokens: int) -> RunSettings:
 
 
 def _largest(cost: CostModel, name: str, room: float, *, on_card: bool) -> tuple[int, float]:
-    """The tokens of the largest passes that fit, and the peak with them; the minimum if none does."""
+    """The tokens of the largest passes that fit, and the peak with them; if none does, of the largest at that peak."""
     start = most_tokens(None, on_card=on_card)
     chosen, peak, shapes = start, *_planned(cost, name, start)
     while peak > room and chosen > LEAST:
-        chosen //= 2
-        peak, shapes = _planned(cost, name, chosen)
+        smaller, other = _planned(cost, name, chosen // 2)
+        if smaller >= peak and other != shapes:  # the peak is no pass, but for example sampling
+            break
+        chosen, peak, shapes = chosen // 2, smaller, other
     while on_card and start <= chosen < MOST:
         larger, other = _planned(cost, name, 2 * chosen)
         if larger > room or other == shapes:  # all passes are whole minibatches already
@@ -90,8 +91,7 @@ def _footprints(cost: CostModel, name: str) -> Iterator[Callable[[CostModel], Fo
 
 
 def _has_work(cost: CostModel, name: str) -> bool:
-    load = cost.load
-    return bool({"sft": load.demonstrations, "reward": load.groups}.get(name, load.prompts).count)
+    return bool({"sft": cost.load.demonstrations, "reward": cost.load.groups}.get(name, cost.load.prompts).count)
 
 
 def _names(settings: RunSettings) -> list[str]:
