@@ -204,6 +204,7 @@ def test_a_scorer_is_given_the_columns_of_the_prompts(
 def test_refusals(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "odd.yaml").write_text("kind: lenght\n")
     (tmp_path / "model.yaml").write_text("kind: model\n")
+    (tmp_path / "run.yaml").write_text("name: x\nppo: {scorer: {kind: length}}\n")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     sides = [f"{run}/sft", str(run)]
@@ -217,6 +218,10 @@ def test_refusals(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ([*sides, "--temperature", "0"], "--temperature 0.0: must be above 0"),
         ([*sides, "--by", str(tmp_path / "odd.yaml")], "did you mean length?"),
         ([*sides, "--by", str(tmp_path / "model.yaml")], "give --by reward"),
+        (
+            [*sides, "--by", str(tmp_path / "run.yaml")],
+            "run.yaml: name: unknown setting; the file has what stands under",
+        ),
         ([*sides, "--by", "gold", "--by", "gold"], "--by gold: is given twice"),
         ([*sides, "--by", "nothing"], "nothing: cannot be read"),
         ([*sides, "--prompts", str(tmp_path / "none.jsonl")], "none.jsonl"),

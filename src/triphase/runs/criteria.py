@@ -175,6 +175,8 @@ def _of_file(path: Path) -> Criterion:
         first = error.errors()[0]
         place = ".".join(str(key) for key in first["loc"])
         why = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            why = "unknown setting; the file has what stands under ppo.scorer, for example kind, function or address"
         raise SettingsError(f"{path}: {f'{place}: ' if place else ''}{why}") from None
     kind_of(settings)
     if settings.chosen == "object" or needs_reward_model(settings):
