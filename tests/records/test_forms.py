@@ -212,12 +212,13 @@ def test_a_hash_chooses_the_records_and_keeps_most_of_them(tmp_path: Path) -> No
     [
         ("shuffle: true", r"my\.yaml:3: data\.prompts\.0: shuffle chooses which max_records are taken"),
         ("columns: {promt: ask}", r"my\.yaml:3: data\.prompts\.0: columns: 'promt' is not a known column"),
+        ("path: ' '", r"my\.yaml:3: data\.prompts\.0: path is empty; give a file"),
         ("max_records: 0", r"data\.prompts\.0\.max_records: 0 is not allowed"),
     ],
 )
 def test_settings_that_do_not_fit_are_one_line(line: str, told: str, tmp_path: Path) -> None:
-    path = tmp_path / "my.yaml"
-    path.write_text(f"name: x\nmodel: {{name: 'embedded:tiny'}}\ndata: {{prompts: [{{path: p.jsonl, {line}}}]}}\n")
+    path, first = tmp_path / "my.yaml", "" if line.startswith("path") else "path: p.jsonl, "
+    path.write_text(f"name: x\nmodel: {{name: 'embedded:tiny'}}\ndata: {{prompts: [{{{first}{line}}}]}}\n")
     with pytest.raises(SettingsError, match=told) as caught:
         load_settings(path)
     assert "\n" not in str(caught.value)

@@ -169,6 +169,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda made: altered(made / "config.json", id2label={"5": "P", "6": "Q"}, label2id={"P": 5, "Q": 6}),
         r"has no output 5, which config.json names 'P'",
     ),
+    "twice": (
+        lambda made: altered(made / "config.json", id2label={"0": "P", "1": "P"}, label2id={"P": 1}),
+        r"has several outputs with the label 'P'; give each",
+    ),
     "longest": (lambda made: altered(made / "tokenizer_config.json", model_max_length="x"), r"cannot open \S+ as a"),
     "nested": (lambda made: (made / "config.json").write_text("[" * 100_000), r"is not valid JSON"),
 }

@@ -223,13 +223,18 @@ class ClassifierScorer(Scorer):
             )
 
     def _label_number(self) -> int:
-        names = {str(name): int(number) for number, name in self._model.config.id2label.items()}
-        label = self.options.label
+        labels = [(str(name), int(number)) for number, name in self._model.config.id2label.items()]
+        names, label = dict(labels), self.options.label
         shown = ", ".join(list(names)[:_MOST_NAMED])
         if label is None and len(names) > 1:
             raise SettingsError(f"{self._setting}.label: {self.name} has several labels: {shown}; choose one of them")
         if label is not None and label not in names:
             raise SettingsError(f"{self._setting}.label: {self.name} has no label {label[:40]!r}; it has {shown}")
+        if label is not None and [name for name, _ in labels].count(label) > 1:
+            raise SettingsError(
+                f"{self._setting}.label: {self.name} has several outputs with the label {label!r}; give each its own "
+                f"name in id2label of its config.json"
+            )
         place = 0 if label is None else names[label]
         if not 0 <= place < self._model.config.num_labels:
             raise SettingsError(

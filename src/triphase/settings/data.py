@@ -46,6 +46,8 @@ class SourceSettings(Settings):
         if unknown:
             raise ValueError(f"columns: {unknown[0]!r} is not a known column; the names on the left must be among "
                              f"{', '.join(OURS[:13])} … (docs/data.md)")  # fmt: skip
+        if not self.path.strip():
+            raise ValueError("path is empty; give a file, a directory, a pattern or a hub id")
         if self.shuffle and self.max_records is None:
             raise ValueError("shuffle chooses which max_records are taken; set max_records (training is in random "
                              "order in any case)")  # fmt: skip
