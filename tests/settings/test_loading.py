@@ -266,6 +266,19 @@ def test_a_mistake_in_an_override_names_the_option(name: str, value: str, messag
     assert override_refused(name, value) == message
 
 
+@pytest.mark.parametrize(
+    ("dtype", "method", "noted"), [("bfloat16", "full", True), ("auto", "full", False), ("bfloat16", "lora", False)]
+)
+def test_fine_tuning_of_all_weights_in_bfloat16_is_noted(
+    dtype: str, method: str, noted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings_from_text(
+        f"name: x\nmodel: {{name: m, dtype: {dtype}}}\nsft: {{method: {method}}}\n"
+        "data: {demonstrations: [{path: p.jsonl}]}\n"
+    )
+    assert ("rounds most of its small updates away" in caplog.text) is noted
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     for make, message in (
         (lambda path: None, "cannot be read (No such file or directory)"),

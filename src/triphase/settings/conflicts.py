@@ -1,5 +1,6 @@
 """Conflicts between settings of PPO's roles: one sentence each, with the remedy."""
 
+import logging
 from typing import TYPE_CHECKING
 
 from triphase.settings.scorer import SHIPPED
@@ -7,6 +8,8 @@ from triphase.settings.scorer import SHIPPED
 if TYPE_CHECKING:
     from triphase.settings.ppo import PPOSettings
     from triphase.settings.schema import RunSettings
+
+_log = logging.getLogger(__name__)
 
 
 def critic_conflict(settings: "PPOSettings") -> str | None:
@@ -101,6 +104,13 @@ def require_full_weights_fit(settings: "RunSettings") -> None:
                 f"{name} is full, but the servers of {_servers(settings)} load only adapters; leave them out, or set "
                 f"{name}: lora"
             )
+
+
+def note_lost_updates(settings: "RunSettings") -> None:
+    """Log that supervised fine-tuning of all weights loses updates, if its weights are in bfloat16."""
+    if settings.sft_method == "full" and settings.model.dtype == "bfloat16":
+        _log.warning("sft.method is full, and model.dtype bfloat16 rounds most of its small updates away, unless "
+                     "learning rates are high; set model.dtype: float32 if memory allows")  # fmt: skip
 
 
 def require_shardable(settings: "RunSettings") -> None:

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 from triphase import __version__
 from triphase.errors import SettingsError
 from triphase.settings.base import RUN_NAME, Settings
+from triphase.settings.conflicts import note_lost_updates
 from triphase.settings.fields import allowed_values, element_of, section_of
 from triphase.settings.overrides import Places, anchor, as_scalar, dotted, override, shown
 from triphase.settings.places import absolute
@@ -97,6 +98,7 @@ def settings_from(
     if source is whole:  # the settings of a run are below a key, and there every one is given
         note_idle_settings(given)
         note_idle_remedies(given)
+        note_lost_updates(settings)
     return settings
 
 
