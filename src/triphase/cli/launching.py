@@ -78,9 +78,10 @@ class _Group:
 
     def _note_failure(self) -> None:
         if self.failed is None:
-            ended = [rank for rank, process in enumerate(self._ranks) if process.poll() not in (None, 0)]
-            if ended:
-                self.failed, self._failed_at = ended[0], time.monotonic()
+            codes = {rank: code for rank, process in enumerate(self._ranks) if (code := process.poll())}
+            if codes:
+                # Of several, one that a signal has ended: the others may have failed for want of it.
+                self.failed, self._failed_at = min(codes, key=lambda rank: (codes[rank] > 0, rank)), time.monotonic()
 
 
 def launch(words: Sequence[str], processes: int, logs: Path) -> int:
