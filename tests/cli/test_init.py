@@ -143,6 +143,11 @@ def test_columns_that_differ_by_case_alone_are_not_passed_over(
     assert main(["init", "pairs.jsonl", "--columns", "chosen=Chosen,rejected=Rejected", "--yes"]) == 0
     assert "pairs.jsonl: preferences" in capsys.readouterr().out
     assert main(["init", "prompts:pairs.jsonl", "--people", "--yes", "--force"]) == 0
+    # What is not needed is passed over, and named, as any other column.
+    (folder / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c", "Answer": "d"}\n' * 2)
+    assert main(["init", "pairs.jsonl", "--yes", "--force"]) == 0
+    told = capsys.readouterr().out
+    assert "pairs.jsonl: preferences" in told and "not read: Answer (2 records)" in told
 
 
 def test_columns_go_to_the_files_that_have_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,10 +110,11 @@ def _role_of(rows: Sequence[Row]) -> str:
     fitting.pop((), None)
     if not fitting:
         raise DataError(_unknown(rows[0]))
-    _require_case(rows)
     ((roles, _),) = fitting.most_common(1)
     if len(roles) > 1 and any(map(is_rated, rows)) and _asks_once(rows):
         roles = roles[1:]  # one rated answer to each prompt: nothing is compared
+    if roles[0] == "prompts":
+        _require_case(rows)
     return roles[0]
 
 
